@@ -1,1 +1,12 @@
-//! Placeholder.
+//! An append-only partition log on disk, and the node's own store beside it.
+//!
+//! This crate knows files, record batches and indexes. It knows nothing of Kafka requests, of Raft's
+//! types or of tokio, and never spawns a task.
+
+pub mod disk;
+pub mod entry;
+pub mod recovered;
+
+pub use disk::{DirEntry, Disk, DiskFile, OpenMode};
+pub use entry::{EntryKind, LogEntry};
+pub use recovered::{GroupRecord, HardState, LogIdentity, LogStart, StoredConf};

@@ -1,0 +1,91 @@
+//! The file system as the log sees it: one trait, a real disk and an in-memory one with faults.
+//!
+//! Everything above this module reads and writes through [`Disk`] and [`DiskFile`], so that the
+//! simulator can lose what was not synced, tear what was being written and fail any call.
+//! All calls are synchronous and may block; callers decide on which thread that happens.
+
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// How a file is opened. Files are always opened for reading and writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// The file must exist.
+    Existing,
+    /// The file is created if it is not there.
+    Create,
+    /// The file must not exist and is created.
+    CreateNew,
+    /// The file must exist and is opened for reading only.
+    ReadOnly,
+}
+
+/// A directory entry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DirEntry {
+    /// The name without its directory.
+    pub name: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+}
+
+/// A file system. Errors are the operating system's, unchanged.
+pub trait Disk: Debug + Send + Sync {
+    /// Opens a file. A created file's name is durable only after [`Disk::sync_dir`] of its directory.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+    /// Creates a directory and its missing parents, and makes their names durable.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Lists a directory in name order.
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
+    /// Whether a file or directory of this name exists.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// Renames a file over any file of the new name. Durable after [`Disk::sync_dir`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Unlinks a file. Maps and slices of it stay valid. Durable after [`Disk::sync_dir`].
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory with all that is in it.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable (fsync of the directory).
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes everything on the file system that holds `path` durable (syncfs).
+    fn sync_all(&self, path: &Path) -> io::Result<()>;
+    /// Bytes that can still be allocated on the file system that holds `path`.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// Takes the exclusive lock of a data directory by locking the file `path` (created if missing).
+    /// It is held until the returned guard is dropped or the process ends.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+}
+
+/// An open file.
+pub trait DiskFile: Debug + Send + Sync {
+    /// The path that it was opened under.
+    fn path(&self) -> &PathBuf;
+    /// Its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether it is empty.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Fills `buf` from `offset`; an early end of file is `UnexpectedEof`.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all the slices one after another from `offset` (pwritev), extending the file.
+    fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
+    /// Makes the bytes and the length durable (fdatasync).
+    fn sync_data(&self) -> io::Result<()>;
+    /// Cuts or extends (with zeros) the file. Never called to cut below what [`DiskFile::slice`]
+    /// has handed out: touching a map beyond the end of its file ends the process.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Reserves blocks for the first `len` bytes without changing the length
+    /// (fallocate with KEEP_SIZE). Fails with `StorageFull` where there is no room.
+    fn reserve(&self, len: u64) -> io::Result<()>;
+    /// Allocates the first `len` bytes and extends the file to them.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// A read-only view of bytes that are written and will never be overwritten or cut while the
+    /// view lives: on the real disk a slice of one map per file, made over `capacity` bytes at the
+    /// first call. Out of the file's current length it is `UnexpectedEof`.
+    fn slice(&self, offset: u64, len: usize) -> io::Result<Bytes>;
+}
