@@ -5,6 +5,8 @@
 
 pub mod disk;
 pub mod entry;
+#[doc(hidden)]
+pub mod planted;
 pub mod recovered;
 
 pub use disk::{DirEntry, Disk, DiskFile, OpenMode};
