@@ -1,0 +1,284 @@
+//! The commands, and how they lie in the log of group 0.
+//!
+//! ```text
+//! record value  version u8 = 1 | one prost message, `CommandRecord`
+//! ```
+//! A batch holds one record for each command, without keys, headers or compression. Everything else
+//! about it is an ordinary record batch, so that group 0's files are read by the same tools.
+
+use std::collections::BTreeMap;
+
+use bytes::BytesMut;
+use prost::{Message, Oneof};
+use riverrun_record::{BatchBuilder, BatchError, BatchView, Compression, NO_TIMESTAMP};
+
+const VERSION: u8 = 1;
+/// Longest command that is taken: a topic of 10,000 partitions with 15 brokers each is below it.
+const MAX_COMMAND_BYTES: usize = 4 << 20;
+
+/// A change of the cluster's state.
+#[derive(Clone, PartialEq, Eq, Oneof)]
+pub enum Command {
+    /// The cluster gets its id.
+    #[prost(message, tag = "1")]
+    FoundCluster(FoundCluster),
+    /// A broker has started.
+    #[prost(message, tag = "2")]
+    RegisterBroker(RegisterBroker),
+    /// A broker goes out of service, or comes back.
+    #[prost(message, tag = "3")]
+    FenceBroker(FenceBroker),
+    /// A topic is created.
+    #[prost(message, tag = "4")]
+    CreateTopic(CreateTopic),
+    /// A topic gets more partitions.
+    #[prost(message, tag = "5")]
+    AddPartitions(AddPartitions),
+    /// Settings of a topic change.
+    #[prost(message, tag = "6")]
+    SetTopicConfigs(SetTopicConfigs),
+    /// A topic is being deleted.
+    #[prost(message, tag = "7")]
+    MarkTopicClosing(MarkTopicClosing),
+    /// A topic is gone.
+    #[prost(message, tag = "8")]
+    RemoveTopic(RemoveTopic),
+    /// Producer ids are set aside.
+    #[prost(message, tag = "9")]
+    AllocateProducerIds(AllocateProducerIds),
+    /// A replica is replaced by a new one.
+    #[prost(message, tag = "10")]
+    ReplaceReplica(ReplaceReplica),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CommandRecord {
+    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    command: Option<Command>,
+}
+
+/// See [`Command::FoundCluster`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct FoundCluster {
+    /// The 16 bytes of the id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub cluster_id: Vec<u8>,
+}
+
+/// See [`Command::RegisterBroker`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RegisterBroker {
+    /// Its `node.id`.
+    #[prost(int32, tag = "1")]
+    pub node: i32,
+    /// The 16 bytes of its data directory's id.
+    #[prost(bytes = "vec", tag = "2")]
+    pub directory: Vec<u8>,
+    /// How often it has started on that directory.
+    #[prost(uint64, tag = "3")]
+    pub incarnation: u64,
+    /// Where clients find it.
+    #[prost(string, tag = "4")]
+    pub host: String,
+    /// Where clients find it.
+    #[prost(uint32, tag = "5")]
+    pub port: u32,
+    /// Its rack, empty where it has none.
+    #[prost(string, tag = "6")]
+    pub rack: String,
+}
+
+/// See [`Command::FenceBroker`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct FenceBroker {
+    /// Its `node.id`.
+    #[prost(int32, tag = "1")]
+    pub node: i32,
+    /// Whether it is out of service from now on.
+    #[prost(bool, tag = "2")]
+    pub fenced: bool,
+}
+
+/// See [`Command::CreateTopic`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct CreateTopic {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// The 16 bytes of its id.
+    #[prost(bytes = "vec", tag = "2")]
+    pub id: Vec<u8>,
+    /// Its partitions. They get their group and replica ids when the command is applied.
+    #[prost(message, repeated, tag = "3")]
+    pub partitions: Vec<NewPartition>,
+    /// The settings that differ from the defaults.
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub configs: BTreeMap<String, String>,
+}
+
+/// A partition to be made.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct NewPartition {
+    /// The nodes of its replicas, the preferred leader first. Each replica is bound to the data
+    /// directory that the node has when the command is applied.
+    #[prost(int32, repeated, tag = "1")]
+    pub nodes: Vec<i32>,
+}
+
+/// See [`Command::AddPartitions`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct AddPartitions {
+    /// The 16 bytes of the topic's id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: Vec<u8>,
+    /// The number of the first new one; any other than the topic's next number is refused, so that
+    /// a repeated command adds nothing.
+    #[prost(uint32, tag = "2")]
+    pub first: u32,
+    /// The new ones.
+    #[prost(message, repeated, tag = "3")]
+    pub partitions: Vec<NewPartition>,
+}
+
+/// See [`Command::SetTopicConfigs`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct SetTopicConfigs {
+    /// The 16 bytes of the topic's id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: Vec<u8>,
+    /// Settings that get a value.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub set: BTreeMap<String, String>,
+    /// Settings that get their default back.
+    #[prost(string, repeated, tag = "3")]
+    pub unset: Vec<String>,
+}
+
+/// See [`Command::MarkTopicClosing`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct MarkTopicClosing {
+    /// The 16 bytes of the topic's id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: Vec<u8>,
+}
+
+/// See [`Command::RemoveTopic`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RemoveTopic {
+    /// The 16 bytes of the topic's id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: Vec<u8>,
+}
+
+/// See [`Command::AllocateProducerIds`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct AllocateProducerIds {
+    /// How many.
+    #[prost(uint32, tag = "1")]
+    pub count: u32,
+}
+
+/// See [`Command::ReplaceReplica`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ReplaceReplica {
+    /// The 16 bytes of the topic's id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: Vec<u8>,
+    /// The partition's number.
+    #[prost(uint32, tag = "2")]
+    pub partition: u32,
+    /// The replica that goes.
+    #[prost(uint64, tag = "3")]
+    pub old: u64,
+    /// The node that gets the new one.
+    #[prost(int32, tag = "4")]
+    pub node: i32,
+}
+
+/// A batch of group 0 that this version cannot read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadCommand {
+    /// It is no sound record batch.
+    #[error("a batch of commands is damaged")]
+    Batch(#[from] BatchError),
+    /// A record is no command.
+    #[error("record {record} of a batch of commands: {what}")]
+    Record {
+        /// Which record of the batch, from 0.
+        record: usize,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+/// A decoded batch.
+pub(super) struct DecodedBatch {
+    pub(super) commands: Vec<Command>,
+    pub(super) next_offset: i64,
+}
+
+/// Encodes commands as one record batch, not stamped with an offset yet. Its records carry no time.
+///
+/// # Errors
+/// [`BadCommand`] where there is no command, or one that would be refused when it is read.
+pub fn encode_batch(commands: &[Command]) -> Result<BytesMut, BadCommand> {
+    let mut builder = BatchBuilder::new(Compression::None, None);
+    for (number, command) in commands.iter().enumerate() {
+        let record = CommandRecord {
+            command: Some(command.clone()),
+        };
+        let mut value = Vec::with_capacity(1 + record.encoded_len());
+        value.push(VERSION);
+        value.extend_from_slice(&record.encode_to_vec());
+        if value.len() > MAX_COMMAND_BYTES {
+            return Err(BadCommand::Record {
+                record: number,
+                what: "it is too long",
+            });
+        }
+        builder.append(NO_TIMESTAMP, None, Some(&value), &[])?;
+    }
+    Ok(builder.build_mut()?)
+}
+
+/// Decodes the commands of one record batch.
+///
+/// # Errors
+/// [`BadCommand`] where the bytes are anything but commands that this version knows.
+pub fn decode_batch(batch: &[u8]) -> Result<Vec<Command>, BadCommand> {
+    decode_batch_at(batch).map(|decoded| decoded.commands)
+}
+
+pub(super) fn decode_batch_at(batch: &[u8]) -> Result<DecodedBatch, BadCommand> {
+    let view = BatchView::parse(batch)?;
+    view.check_stored()?;
+    let bad = |record, what| Err(BadCommand::Record { record, what });
+    let Some(records) = view.plain_records() else {
+        return bad(0, "batches of commands are not compressed");
+    };
+    let mut commands = Vec::new();
+    for (number, record) in records.enumerate() {
+        let value = match record?.value {
+            Some(value) if value.len() <= MAX_COMMAND_BYTES => value,
+            Some(_) => return bad(number, "it is too long"),
+            None => return bad(number, "it has no value"),
+        };
+        let Some((&VERSION, message)) = value.split_first() else {
+            return bad(number, "it is of a version that this program does not know");
+        };
+        match CommandRecord::decode(message) {
+            Ok(CommandRecord {
+                command: Some(command),
+            }) => commands.push(command),
+            Ok(CommandRecord { command: None }) => {
+                return bad(number, "it is a command that this program does not know");
+            }
+            Err(_) => return bad(number, "it cannot be decoded"),
+        }
+    }
+    Ok(DecodedBatch {
+        commands,
+        next_offset: view.next_offset(),
+    })
+}

@@ -1,0 +1,144 @@
+//! What the cluster consists of.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+/// All that the controller knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The cluster's id; nil before it is founded.
+    pub cluster_id: Uuid,
+    /// Every topic.
+    pub topics: BTreeMap<Uuid, TopicImage>,
+    /// The id behind every name. A topic that is being deleted keeps its name taken.
+    pub names: BTreeMap<String, Uuid>,
+    /// Every broker that has registered.
+    pub brokers: BTreeMap<i32, BrokerImage>,
+    /// The greatest incarnation seen of every data directory (R3).
+    pub directories: BTreeMap<Uuid, DirectoryImage>,
+    /// The next group id to be given out. 0 is the controller's own.
+    pub next_group: u64,
+    /// The next replica id to be given out; none is ever given out twice (I7).
+    pub next_replica: u64,
+    /// The next producer id to be given out.
+    pub next_producer_id: i64,
+    /// The offset behind the last applied batch of group 0.
+    pub next_offset: i64,
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Self {
+            cluster_id: Uuid::nil(),
+            topics: BTreeMap::new(),
+            names: BTreeMap::new(),
+            brokers: BTreeMap::new(),
+            directories: BTreeMap::new(),
+            next_group: 1,
+            // The replicas of group 0 are numbered by whoever founds it, below this.
+            next_replica: FIRST_REPLICA,
+            next_producer_id: 0,
+            next_offset: 0,
+        }
+    }
+}
+
+/// Replica ids below this belong to group 0, whose replicas exist before the controller does.
+pub(super) const FIRST_REPLICA: u64 = 1 << 20;
+
+impl Image {
+    /// The topic of a name.
+    #[must_use]
+    pub fn topic_by_name(&self, name: &str) -> Option<&TopicImage> {
+        self.names.get(name).and_then(|id| self.topics.get(id))
+    }
+
+    /// Replicas whose data directory is not the one that their node has now: they are lost and must
+    /// be replaced under new ids (R3). As (topic, partition number, replica).
+    pub fn lost_replicas(&self) -> impl Iterator<Item = (&TopicImage, usize, &ReplicaImage)> {
+        self.topics
+            .values()
+            .filter(|topic| !topic.closing)
+            .flat_map(move |topic| {
+                topic
+                    .partitions
+                    .iter()
+                    .enumerate()
+                    .flat_map(move |(number, partition)| {
+                        partition
+                            .replicas
+                            .iter()
+                            .filter(|replica| {
+                                self.brokers
+                                    .get(&replica.node)
+                                    .is_some_and(|broker| broker.directory != replica.directory)
+                            })
+                            .map(move |replica| (topic, number, replica))
+                    })
+            })
+    }
+}
+
+/// A topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicImage {
+    /// Its id; paths on disk are made of it.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its partitions, by number.
+    pub partitions: Vec<PartitionImage>,
+    /// The settings that differ from the defaults.
+    pub configs: BTreeMap<String, String>,
+    /// Whether it is being deleted: nothing is accepted, the name is still taken.
+    pub closing: bool,
+}
+
+/// A partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionImage {
+    /// Its Raft group.
+    pub group: u64,
+    /// Its replicas, the preferred leader first.
+    pub replicas: Vec<ReplicaImage>,
+}
+
+/// A replica of a partition, bound to one data directory of one node (R3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaImage {
+    /// Its id, never used again.
+    pub replica: u64,
+    /// The node.
+    pub node: i32,
+    /// The data directory.
+    pub directory: Uuid,
+}
+
+/// A broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerImage {
+    /// Its `node.id`.
+    pub node: i32,
+    /// The data directory that it runs on.
+    pub directory: Uuid,
+    /// How often it has started on that directory.
+    pub incarnation: u64,
+    /// Where clients find it.
+    pub host: String,
+    /// Where clients find it.
+    pub port: u16,
+    /// The rack, empty where it has none.
+    pub rack: String,
+    /// Whether it is out of service: nothing is placed on it.
+    pub fenced: bool,
+}
+
+/// A data directory that has been seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectoryImage {
+    /// The node that ran on it last.
+    pub node: i32,
+    /// The greatest incarnation that registered. A lower one is a restored disk.
+    pub incarnation: u64,
+}

@@ -1,0 +1,555 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use riverrun_record::stamp;
+use uuid::Uuid;
+
+use super::*;
+
+fn id(n: u128) -> Uuid {
+    Uuid::from_u128(n)
+}
+
+fn bytes(n: u128) -> Vec<u8> {
+    id(n).as_bytes().to_vec()
+}
+
+fn broker(node: i32, directory: u128, incarnation: u64, rack: &str) -> RegisterBroker {
+    RegisterBroker {
+        node,
+        directory: bytes(directory),
+        incarnation,
+        host: format!("host{node}"),
+        port: 9092,
+        rack: rack.to_owned(),
+    }
+}
+
+/// Three brokers in one cluster.
+fn three() -> Controller {
+    let mut controller = Controller::new();
+    let found = FoundCluster {
+        cluster_id: bytes(77),
+    };
+    assert_eq!(
+        controller.apply(&Command::FoundCluster(found)),
+        Outcome::Done
+    );
+    for node in 1..=3 {
+        let command = controller
+            .plan_register_broker(broker(node, 100 + u128::from(node.unsigned_abs()), 1, "r"))
+            .unwrap();
+        assert_eq!(controller.apply(&command), Outcome::Done);
+    }
+    controller
+}
+
+fn request(name: &str, topic: u128, partitions: i32) -> CreateTopicRequest {
+    CreateTopicRequest {
+        name: name.to_owned(),
+        id: id(topic),
+        partitions,
+        ..CreateTopicRequest::default()
+    }
+}
+
+fn create(controller: &mut Controller, request: CreateTopicRequest) -> Outcome {
+    let command = controller.plan_create_topic(request).unwrap();
+    controller.apply(&command)
+}
+
+#[test]
+fn a_topic_gets_groups_and_replicas_that_nobody_else_has() {
+    let mut controller = three();
+    let created = create(&mut controller, request("a", 1, 4));
+    assert_eq!(
+        created,
+        Outcome::Partitions {
+            topic: id(1),
+            first_partition: 0,
+            first_group: 1,
+            count: 4
+        }
+    );
+    create(&mut controller, request("b", 2, 2));
+    let add = controller
+        .plan_create_partitions(&id(1), 6, None, 0)
+        .unwrap();
+    let added = controller.apply(&add);
+    assert_eq!(
+        added,
+        Outcome::Partitions {
+            topic: id(1),
+            first_partition: 4,
+            first_group: 7,
+            count: 2
+        }
+    );
+    let partitions: Vec<&PartitionImage> = controller
+        .image()
+        .topics
+        .values()
+        .flat_map(|topic| &topic.partitions)
+        .collect();
+    assert!(
+        partitions
+            .iter()
+            .all(|partition| partition.replicas.len() == 3)
+    );
+    let groups: BTreeSet<u64> = partitions.iter().map(|partition| partition.group).collect();
+    let replicas: BTreeSet<u64> = partitions
+        .iter()
+        .flat_map(|p| p.replicas.iter().map(|r| r.replica))
+        .collect();
+    assert_eq!((groups.len(), replicas.len()), (8, 24));
+    // Repeating the command adds nothing.
+    assert!(matches!(
+        controller.apply(&add),
+        Outcome::Rejected(Rejection::InvalidPartitions { .. })
+    ));
+}
+
+#[test]
+fn two_plans_made_side_by_side_do_not_collide() {
+    let mut controller = three();
+    let one = controller.plan_create_topic(request("a", 1, 3)).unwrap();
+    let two = controller.plan_create_topic(request("b", 2, 3)).unwrap();
+    let same_name = controller.plan_create_topic(request("a", 3, 3)).unwrap();
+    assert!(matches!(
+        controller.apply(&one),
+        Outcome::Partitions { first_group: 1, .. }
+    ));
+    assert!(matches!(
+        controller.apply(&two),
+        Outcome::Partitions { first_group: 4, .. }
+    ));
+    assert_eq!(
+        controller.apply(&same_name),
+        Outcome::Rejected(Rejection::TopicExists)
+    );
+    assert_eq!(controller.image().topics.len(), 2);
+}
+
+#[test]
+fn says_why_a_topic_cannot_be_created() {
+    let mut controller = three();
+    create(&mut controller, request("a.b", 1, 1));
+    let plan = |request| controller.plan_create_topic(request).unwrap_err();
+    assert_eq!(plan(request("a.b", 2, 1)), Rejection::TopicExists);
+    let collides = Rejection::CollidingTopicName {
+        other: "a.b".to_owned(),
+    };
+    assert_eq!(plan(request("a_b", 2, 1)), collides);
+    assert!(matches!(
+        plan(request("a/b", 2, 1)),
+        Rejection::InvalidTopicName { .. }
+    ));
+    for partitions in [0, -1, 10_001, i32::MIN] {
+        assert!(matches!(
+            plan(request("x", 2, partitions)),
+            Rejection::InvalidPartitions { .. }
+        ));
+    }
+    for replication in [0, 4, 16, u16::MAX] {
+        let request = CreateTopicRequest {
+            replication: Some(replication),
+            ..request("x", 2, 1)
+        };
+        assert!(matches!(
+            plan(request),
+            Rejection::InvalidReplicationFactor { .. }
+        ));
+    }
+    let assigned = [
+        vec![vec![]],
+        vec![vec![1, 1]],
+        vec![vec![9]],
+        vec![vec![1, 2], vec![1]],
+    ];
+    for assignments in assigned {
+        let request = CreateTopicRequest {
+            assignments: Some(assignments),
+            ..request("x", 2, 1)
+        };
+        assert!(matches!(plan(request), Rejection::InvalidAssignment { .. }));
+    }
+}
+
+#[test]
+fn chosen_brokers_are_kept_in_their_order() {
+    let mut controller = three();
+    let chosen = vec![vec![3, 1], vec![2, 3]];
+    let asked = CreateTopicRequest {
+        assignments: Some(chosen.clone()),
+        ..request("a", 1, -1)
+    };
+    create(&mut controller, asked);
+    let nodes: Vec<Vec<i32>> = controller.image().topics[&id(1)]
+        .partitions
+        .iter()
+        .map(|partition| {
+            partition
+                .replicas
+                .iter()
+                .map(|replica| replica.node)
+                .collect()
+        })
+        .collect();
+    assert_eq!(nodes, chosen);
+}
+
+#[test]
+fn a_deleted_topic_keeps_its_name_until_it_is_removed() {
+    let mut controller = three();
+    create(&mut controller, request("a", 1, 1));
+    assert_eq!(
+        controller.plan_remove_topic(&id(1)).unwrap_err(),
+        Rejection::TopicNotClosing
+    );
+    let mark = controller.plan_delete_topic(&id(1)).unwrap();
+    assert_eq!(controller.apply(&mark), Outcome::Done);
+    assert_eq!(controller.apply(&mark), Outcome::Unchanged);
+    assert_eq!(
+        controller
+            .plan_create_topic(request("a", 2, 1))
+            .unwrap_err(),
+        Rejection::TopicExists
+    );
+    let refused = controller
+        .plan_create_partitions(&id(1), 2, None, 0)
+        .unwrap_err();
+    assert_eq!(refused, Rejection::TopicClosing);
+    let remove = controller.plan_remove_topic(&id(1)).unwrap();
+    assert_eq!(controller.apply(&remove), Outcome::Done);
+    let created = create(&mut controller, request("a", 2, 1));
+    assert_eq!(
+        created,
+        Outcome::Partitions {
+            topic: id(2),
+            first_partition: 0,
+            first_group: 2,
+            count: 1
+        }
+    );
+}
+
+#[test]
+fn nothing_is_placed_on_a_fenced_broker() {
+    let mut controller = three();
+    controller.apply(&Command::FenceBroker(FenceBroker {
+        node: 2,
+        fenced: true,
+    }));
+    create(&mut controller, request("a", 1, 20));
+    for partition in &controller.image().topics[&id(1)].partitions {
+        assert_eq!(partition.replicas.len(), 2);
+        assert!(partition.replicas.iter().all(|replica| replica.node != 2));
+    }
+}
+
+/// R3: a restored disk is lost, and a new disk's replicas are replaced under new ids.
+#[test]
+fn a_restored_or_new_disk_is_noticed() {
+    let mut controller = three();
+    create(&mut controller, request("a", 1, 1));
+    assert_eq!(controller.image().lost_replicas().count(), 0);
+    let start = |incarnation| controller.plan_register_broker(broker(1, 101, incarnation, "r"));
+    assert!(start(1).is_ok(), "the same life may repeat itself");
+    assert!(start(2).is_ok());
+    let stolen = controller
+        .plan_register_broker(broker(2, 101, 9, "r"))
+        .unwrap_err();
+    assert_eq!(stolen, Rejection::DirectoryOfAnotherNode { node: 1 });
+    controller.apply(&Command::RegisterBroker(broker(1, 101, 5, "r")));
+    let restored = controller
+        .plan_register_broker(broker(1, 101, 4, "r"))
+        .unwrap_err();
+    assert_eq!(restored, Rejection::StaleIncarnation { given: 4, seen: 5 });
+
+    controller.apply(&Command::RegisterBroker(broker(1, 999, 1, "r")));
+    // The old directory cannot come back as what it was when the new one took its place.
+    let back = controller
+        .plan_register_broker(broker(1, 101, 5, "r"))
+        .unwrap_err();
+    assert_eq!(back, Rejection::StaleIncarnation { given: 5, seen: 5 });
+    let lost: Vec<(usize, ReplicaImage)> = controller
+        .image()
+        .lost_replicas()
+        .map(|(_, partition, replica)| (partition, *replica))
+        .collect();
+    assert_eq!(lost.len(), 1);
+    let (partition, replica) = lost[0];
+    let replace = controller
+        .plan_replace_replica(&id(1), partition, replica.replica, replica.node)
+        .unwrap();
+    let next = controller.image().next_replica;
+    assert_eq!(
+        controller.apply(&replace),
+        Outcome::Replaced {
+            group: 1,
+            old: replica.replica,
+            new: next
+        }
+    );
+    assert_eq!(controller.image().lost_replicas().count(), 0);
+    // Repeating the command replaces nothing.
+    assert!(matches!(controller.apply(&replace), Outcome::Rejected(_)));
+}
+
+#[test]
+fn producer_ids_are_given_out_once() {
+    let mut controller = three();
+    let block = controller.plan_producer_ids(1000).unwrap();
+    assert_eq!(
+        controller.apply(&block),
+        Outcome::ProducerIds {
+            first: 0,
+            count: 1000
+        }
+    );
+    assert_eq!(
+        controller.apply(&block),
+        Outcome::ProducerIds {
+            first: 1000,
+            count: 1000
+        }
+    );
+    assert!(controller.plan_producer_ids(0).is_err());
+    assert!(controller.plan_producer_ids(u32::MAX).is_err());
+}
+
+#[test]
+fn settings_are_set_and_taken_back() {
+    let mut controller = three();
+    create(&mut controller, request("a", 1, 1));
+    let set = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    let command = controller
+        .plan_set_configs(&id(1), set(&[("x", "1"), ("y", "2")]), vec![])
+        .unwrap();
+    assert_eq!(controller.apply(&command), Outcome::Done);
+    assert_eq!(controller.apply(&command), Outcome::Unchanged);
+    let command = controller
+        .plan_set_configs(&id(1), set(&[("y", "3")]), vec!["x".to_owned()])
+        .unwrap();
+    controller.apply(&command);
+    assert_eq!(
+        controller.image().topics[&id(1)].configs,
+        set(&[("y", "3")])
+    );
+}
+
+#[test]
+fn a_batch_is_applied_once_and_whole() {
+    let mut controller = Controller::new();
+    let commands = [
+        Command::RegisterBroker(broker(1, 101, 1, "")),
+        Command::AllocateProducerIds(AllocateProducerIds { count: 5 }),
+    ];
+    let mut batch = encode_batch(&commands).unwrap();
+    stamp(&mut batch, 0, 1);
+    assert_eq!(decode_batch(&batch).unwrap(), commands);
+    assert_eq!(controller.apply_batch(&batch).unwrap().len(), 2);
+    assert_eq!(controller.image().next_offset, 2);
+    assert!(controller.apply_batch(&batch).unwrap().is_empty());
+    assert_eq!(controller.image().next_producer_id, 5);
+    for at in 0..batch.len() {
+        let mut changed = batch.to_vec();
+        changed[at] ^= 0x40;
+        stamp(&mut changed, 2, 1);
+        let before = controller.clone();
+        if controller.apply_batch(&changed).is_err() {
+            assert_eq!(controller, before);
+        }
+        controller = before;
+    }
+}
+
+/// The bytes of version 1, never to be changed.
+#[test]
+fn golden_checkpoint_and_command() {
+    let mut controller = three();
+    let asked = CreateTopicRequest {
+        configs: BTreeMap::from([("write.caching".to_owned(), "true".to_owned())]),
+        replication: Some(2),
+        seed: 1,
+        ..request("orders", 0xabcd, 2)
+    };
+    let command = controller.plan_create_topic(asked).unwrap();
+    controller.apply(&command);
+    controller.apply(&Command::AllocateProducerIds(AllocateProducerIds {
+        count: 1000,
+    }));
+    controller.apply(&Command::FenceBroker(FenceBroker {
+        node: 3,
+        fenced: true,
+    }));
+    controller.image.next_offset = 7;
+    let mut batch = encode_batch(&[command]).unwrap();
+    stamp(&mut batch, 4, 2);
+    for (name, bytes) in [
+        ("checkpoint.bin", controller.checkpoint().to_vec()),
+        ("create-topic.bin", batch.to_vec()),
+    ] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures/controller/v1")
+            .join(name);
+        let golden =
+            std::fs::read(&path).unwrap_or_else(|_| panic!("no fixture {}", path.display()));
+        assert_eq!(
+            bytes, golden,
+            "{name} is no longer written as version 1 was"
+        );
+    }
+    assert_eq!(
+        Controller::from_checkpoint(&controller.checkpoint()).unwrap(),
+        controller
+    );
+}
+
+#[test]
+fn every_damaged_checkpoint_is_refused() {
+    let mut controller = three();
+    create(&mut controller, request("a", 1, 2));
+    let bytes = controller.checkpoint();
+    for end in 0..bytes.len() {
+        assert!(Controller::from_checkpoint(&bytes[..end]).is_err());
+    }
+    for at in 0..bytes.len() {
+        let mut changed = bytes.to_vec();
+        changed[at] ^= 1;
+        assert!(
+            Controller::from_checkpoint(&changed).is_err(),
+            "a flipped bit in byte {at}"
+        );
+    }
+}
+
+fn small_id() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![8 => (1_u128..5).prop_map(bytes), 1 => prop::collection::vec(any::<u8>(), 0..20)]
+}
+
+fn partitions() -> impl Strategy<Value = Vec<NewPartition>> {
+    let partition = prop::collection::vec(prop_oneof![8 => 1_i32..5, 1 => any::<i32>()], 0..5)
+        .prop_map(|nodes| NewPartition { nodes });
+    prop::collection::vec(partition, 0..4)
+}
+
+fn configs() -> impl Strategy<Value = BTreeMap<String, String>> {
+    prop::collection::btree_map("[a-c]{0,2}", "[0-9]{0,2}", 0..3)
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let register = (1_i32..5, small_id(), 0_u64..5, any::<u16>(), "[ab]?").prop_map(
+        |(node, directory, incarnation, port, rack)| {
+            let port = u32::from(port) + u32::from(port == 7);
+            Command::RegisterBroker(RegisterBroker {
+                node,
+                directory,
+                incarnation,
+                host: "h".to_owned(),
+                port,
+                rack,
+            })
+        },
+    );
+    let create = ("[a._/]{0,3}", small_id(), partitions(), configs()).prop_map(
+        |(name, id, partitions, configs)| {
+            Command::CreateTopic(CreateTopic {
+                name,
+                id,
+                partitions,
+                configs,
+            })
+        },
+    );
+    let replace = (
+        small_id(),
+        0_u32..3,
+        (1_u64 << 20)..(1 << 20) + 20,
+        1_i32..5,
+    )
+        .prop_map(|(id, partition, old, node)| {
+            Command::ReplaceReplica(ReplaceReplica {
+                id,
+                partition,
+                old,
+                node,
+            })
+        });
+    let configure = (
+        small_id(),
+        configs(),
+        prop::collection::vec("[a-c]{0,2}", 0..3),
+    )
+        .prop_map(|(id, set, unset)| Command::SetTopicConfigs(SetTopicConfigs { id, set, unset }));
+    let add = (small_id(), 0_u32..4, partitions()).prop_map(|(id, first, partitions)| {
+        Command::AddPartitions(AddPartitions {
+            id,
+            first,
+            partitions,
+        })
+    });
+    prop_oneof![
+        1 => small_id().prop_map(|id| Command::FoundCluster(FoundCluster { cluster_id: id })),
+        4 => register,
+        1 => (1_i32..5, any::<bool>())
+            .prop_map(|(node, fenced)| Command::FenceBroker(FenceBroker { node, fenced })),
+        4 => create,
+        1 => add,
+        1 => configure,
+        1 => small_id().prop_map(|id| Command::MarkTopicClosing(MarkTopicClosing { id })),
+        1 => small_id().prop_map(|id| Command::RemoveTopic(RemoveTopic { id })),
+        1 => any::<u32>()
+            .prop_map(|count| Command::AllocateProducerIds(AllocateProducerIds { count })),
+        2 => replace,
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_commands_give_the_same_sound_image_everywhere(commands in prop::collection::vec(any_command(), 0..60)) {
+        let mut one = Controller::new();
+        let mut two = Controller::new();
+        for (number, command) in commands.iter().enumerate() {
+            let before = one.clone();
+            let outcome = one.apply(command);
+            if matches!(outcome, Outcome::Rejected(_) | Outcome::Unchanged) {
+                prop_assert_eq!(&one, &before);
+            }
+            // The other node reads the command from its bytes, and restarts in the middle.
+            let mut batch = encode_batch(std::slice::from_ref(command)).unwrap();
+            stamp(&mut batch, i64::try_from(number).unwrap(), 1);
+            prop_assert_eq!(two.apply_batch(&batch).unwrap(), vec![outcome]);
+            if number % 7 == 3 {
+                two = Controller::from_checkpoint(&two.checkpoint()).unwrap();
+            }
+        }
+        one.image.next_offset = two.image().next_offset;
+        prop_assert_eq!(&one, &two);
+        prop_assert_eq!(one.checkpoint(), two.checkpoint());
+        let image = one.image();
+        prop_assert_eq!(image.topics.len(), image.names.len());
+        let replicas: Vec<u64> = image.topics.values().flat_map(|t| &t.partitions)
+            .flat_map(|p| p.replicas.iter().map(|r| r.replica)).collect();
+        prop_assert_eq!(replicas.iter().collect::<BTreeSet<_>>().len(), replicas.len());
+        prop_assert!(replicas.iter().all(|r| *r < image.next_replica));
+    }
+
+    #[test]
+    fn any_bytes_are_an_answer_not_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = decode_batch(&bytes);
+        let _ = Controller::from_checkpoint(&bytes);
+    }
+}
