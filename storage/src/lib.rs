@@ -9,6 +9,6 @@ pub mod entry;
 pub mod planted;
 pub mod recovered;
 
-pub use disk::{DirEntry, Disk, DiskFile, OpenMode};
+pub use disk::{DirEntry, Disk, DiskFile, MemDisk, OpenMode, StdDisk};
 pub use entry::{EntryKind, LogEntry};
 pub use recovered::{GroupRecord, HardState, LogIdentity, LogStart, StoredConf};

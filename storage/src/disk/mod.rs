@@ -4,12 +4,18 @@
 //! simulator can lose what was not synced, tear what was being written and fail any call.
 //! All calls are synchronous and may block; callers decide on which thread that happens.
 
-use std::fmt::Debug;
-use std::io::{self, IoSlice};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+pub mod mem;
+mod std;
+
+use ::std::fmt::Debug;
+use ::std::io::{self, IoSlice};
+use ::std::path::{Path, PathBuf};
+use ::std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use mem::MemDisk;
+pub use std::StdDisk;
 
 /// How a file is opened. Files are always opened for reading and writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

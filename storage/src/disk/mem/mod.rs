@@ -1,0 +1,393 @@
+//! A file system in memory that fails as disks do, the same way for the same seed.
+//!
+//! Every file has two images: what reads see and what is durable; every directory two lists of
+//! names. [`MemDisk::crash`] loses power: of what was not synced, each sector and each name is kept,
+//! lost or torn on its own. A failed sync never makes durable what it was asked for, though reads
+//! go on seeing it (W8). Which calls fail, and how much room there is, can be set.
+
+mod crash;
+mod dir;
+mod fault;
+mod file;
+mod rng;
+mod tree;
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+pub use crash::CrashModel;
+pub use fault::{Operation, Times};
+
+use super::{DirEntry, Disk, DiskFile, OpenMode};
+use tree::{Inode, Tree};
+
+/// A disk in memory. Clones are the same disk.
+#[derive(Debug, Clone)]
+pub struct MemDisk {
+    tree: Arc<Mutex<Tree>>,
+}
+
+/// A copy of a disk, to which it can be rolled back.
+#[derive(Debug, Clone)]
+pub struct MemSnapshot {
+    inodes: Vec<Option<Inode>>,
+}
+
+impl Default for MemDisk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemDisk {
+    /// An empty disk without a limit.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            tree: Arc::new(Mutex::new(Tree::new())),
+        }
+    }
+
+    /// The same disk as the rest of the crate takes it.
+    #[must_use]
+    pub fn shared(&self) -> Arc<dyn Disk> {
+        Arc::new(self.clone())
+    }
+
+    /// Loses power. What is left is what was synced and, of the rest, what the seed and the model
+    /// say. Every open handle and every lock is dead afterwards.
+    pub fn crash(&self, seed: u64, model: &CrashModel) {
+        self.tree.lock().crash(seed, model);
+    }
+
+    /// Limits what a sync makes durable to changes with a sequence number up to `horizon`: those
+    /// that had been made when a flush began that takes time. None: all of them.
+    pub fn sync_horizon(&self, horizon: Option<u64>) {
+        self.tree.lock().horizon = horizon;
+    }
+
+    /// The sequence number of the last change.
+    #[must_use]
+    pub fn write_seq(&self) -> u64 {
+        self.tree.lock().seq
+    }
+
+    /// Sets the room of the disk in bytes. Less than is used: nothing more is taken.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.tree.lock().capacity = bytes;
+    }
+
+    /// Bytes that are used or reserved.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.tree.lock().used
+    }
+
+    /// Makes matching calls fail with EIO. Returns the fault's number.
+    pub fn fail(
+        &self,
+        operation: Operation,
+        times: Times,
+        matches: impl Fn(&Path) -> bool + Send + Sync + 'static,
+    ) -> u64 {
+        self.tree
+            .lock()
+            .faults
+            .arm(operation, times, Box::new(matches))
+    }
+
+    /// Takes one fault out.
+    pub fn clear_fault(&self, id: u64) {
+        self.tree.lock().faults.disarm(id);
+    }
+
+    /// Takes all faults out.
+    pub fn clear_faults(&self) {
+        self.tree.lock().faults.disarm_all();
+    }
+
+    /// Flips a bit of a file's durable image. It is seen after the next crash. False when the file
+    /// has no such durable byte.
+    #[must_use]
+    pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> bool {
+        self.tree.lock().flip(path, offset, bit)
+    }
+
+    /// Every file that has a durable name, with the length of its durable image.
+    #[must_use]
+    pub fn durable_files(&self) -> Vec<(PathBuf, u64)> {
+        self.tree.lock().durable_files()
+    }
+
+    /// Empties the disk: it was replaced by a new one.
+    pub fn wipe(&self) {
+        self.tree
+            .lock()
+            .restore(vec![Some(Inode::Dir(dir::DirState::default()))]);
+    }
+
+    /// Copies the disk as it is.
+    #[must_use]
+    pub fn snapshot(&self) -> MemSnapshot {
+        MemSnapshot {
+            inodes: self.tree.lock().inodes.clone(),
+        }
+    }
+
+    /// Rolls the disk back to a copy: a disk restored from a backup. What the copy had not synced
+    /// yet is as little durable as it was then.
+    pub fn restore(&self, snapshot: &MemSnapshot) {
+        self.tree.lock().restore(snapshot.inodes.clone());
+    }
+}
+
+impl Disk for MemDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut tree = self.tree.lock();
+        tree.faults.strike(Operation::Open, path)?;
+        let inode = tree.open(path, mode)?;
+        Ok(Arc::new(MemFile {
+            tree: Arc::clone(&self.tree),
+            path: path.to_path_buf(),
+            inode,
+            generation: tree.generation,
+            read_only: mode == OpenMode::ReadOnly,
+        }))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.tree.lock().create_dir_all(path)
+    }
+
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.tree.lock().read_dir(path)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.tree.lock().find(path).is_some())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut tree = self.tree.lock();
+        tree.faults.strike(Operation::Rename, from)?;
+        tree.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut tree = self.tree.lock();
+        tree.faults.strike(Operation::Rename, path)?;
+        tree.unlink(path, false)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.tree.lock().unlink(path, true)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut tree = self.tree.lock();
+        tree.faults.strike(Operation::SyncDir, path)?;
+        let horizon = tree.horizon;
+        tree.dir_mut(path)?.sync(horizon);
+        tree.sweep();
+        Ok(())
+    }
+
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        let mut tree = self.tree.lock();
+        tree.faults.strike(Operation::Sync, path)?;
+        let horizon = tree.horizon;
+        for inode in tree.inodes.iter_mut().flatten() {
+            match inode {
+                Inode::Dir(dir) => dir.sync(horizon),
+                Inode::File(file) => file.sync(horizon),
+            }
+        }
+        tree.sweep();
+        Ok(())
+    }
+
+    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        let tree = self.tree.lock();
+        Ok(tree.capacity.saturating_sub(tree.used))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let mut tree = self.tree.lock();
+        let generation = tree.generation;
+        if tree.find(path).is_none() {
+            tree.open(path, OpenMode::Create)?;
+        }
+        if !tree.locks.insert(path.to_path_buf()) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(Box::new(MemLock {
+            tree: Arc::clone(&self.tree),
+            path: path.to_path_buf(),
+            generation,
+        }))
+    }
+}
+
+/// A held lock.
+struct MemLock {
+    tree: Arc<Mutex<Tree>>,
+    path: PathBuf,
+    generation: u64,
+}
+
+impl Drop for MemLock {
+    fn drop(&mut self) {
+        let mut tree = self.tree.lock();
+        if tree.generation == self.generation {
+            tree.locks.remove(&self.path);
+        }
+    }
+}
+
+/// An open file. After a crash of the disk every call fails.
+#[derive(Debug)]
+struct MemFile {
+    tree: Arc<Mutex<Tree>>,
+    path: PathBuf,
+    inode: usize,
+    generation: u64,
+    read_only: bool,
+}
+
+impl MemFile {
+    fn with<T>(
+        &self,
+        operation: Option<Operation>,
+        run: impl FnOnce(&mut Tree) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut tree = self.tree.lock();
+        if tree.generation != self.generation {
+            return Err(io::Error::other("the disk crashed under this handle"));
+        }
+        if let Some(operation) = operation {
+            if self.read_only && !matches!(operation, Operation::Read | Operation::Sync) {
+                return Err(io::Error::from_raw_os_error(libc::EBADF));
+            }
+            tree.faults.strike(operation, &self.path)?;
+        }
+        run(&mut tree)
+    }
+}
+
+impl Drop for MemFile {
+    fn drop(&mut self) {
+        let mut tree = self.tree.lock();
+        if tree.generation == self.generation {
+            tree.close(self.inode);
+        }
+    }
+}
+
+fn to_usize(number: u64) -> io::Result<usize> {
+    usize::try_from(number).map_err(|_| ErrorKind::FileTooLarge.into())
+}
+
+impl DiskFile for MemFile {
+    fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.with(None, |tree| {
+            Ok(tree.file_mut(self.inode)?.cached.len() as u64)
+        })
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.with(Some(Operation::Read), |tree| {
+            let offset = to_usize(offset)?;
+            let file = tree.file_mut(self.inode)?;
+            let bytes = offset
+                .checked_add(buf.len())
+                .and_then(|end| file.cached.get(offset..end));
+            buf.copy_from_slice(bytes.ok_or(ErrorKind::UnexpectedEof)?);
+            Ok(())
+        })
+    }
+
+    fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.with(Some(Operation::Write), |tree| {
+            let offset = to_usize(offset)?;
+            let len = bufs.iter().map(|buf| buf.len()).sum();
+            if len == 0 {
+                return Ok(());
+            }
+            tree.grow(self.inode, (offset + len) as u64, false)?;
+            let mut bytes = Vec::with_capacity(len);
+            bufs.iter().for_each(|buf| bytes.extend_from_slice(buf));
+            let seq = tree.next_seq();
+            tree.file_mut(self.inode)?.write(seq, offset, bytes);
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let synced = self.with(Some(Operation::Sync), |tree| {
+            let horizon = tree.horizon;
+            tree.file_mut(self.inode)?.sync(horizon);
+            Ok(())
+        });
+        if synced.is_err() {
+            let mut tree = self.tree.lock();
+            if tree.generation == self.generation {
+                tree.file_mut(self.inode)?.fail_sync();
+            }
+        }
+        synced
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.with(Some(Operation::SetLen), |tree| {
+            let seq = tree.next_seq();
+            let len = to_usize(len)?;
+            tree.account(self.inode, |file| {
+                file.set_len(seq, len);
+                Ok(())
+            })
+        })
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.with(Some(Operation::Reserve), |tree| {
+            tree.grow(self.inode, len, true)
+        })
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.with(Some(Operation::Reserve), |tree| {
+            tree.grow(self.inode, len, true)?;
+            let seq = tree.next_seq();
+            let len = to_usize(len)?;
+            let file = tree.file_mut(self.inode)?;
+            if file.cached.len() < len {
+                file.set_len(seq, len);
+            }
+            Ok(())
+        })
+    }
+
+    fn slice(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        self.with(Some(Operation::Read), |tree| {
+            let offset = to_usize(offset)?;
+            let file = tree.file_mut(self.inode)?;
+            let bytes = offset
+                .checked_add(len)
+                .and_then(|end| file.cached.get(offset..end));
+            Ok(Bytes::copy_from_slice(
+                bytes.ok_or(ErrorKind::UnexpectedEof)?,
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

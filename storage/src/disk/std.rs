@@ -1,0 +1,399 @@
+//! The real file system.
+//!
+//! The only place of the project that contains `unsafe`: one read-only map per file, handed out as
+//! [`Bytes`]. Everything is written with `pwritev`, never through a map.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use memmap2::MmapOptions;
+use parking_lot::RwLock;
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs, syncfs};
+
+use super::{DirEntry, Disk, DiskFile, OpenMode};
+
+/// Most slices that one `pwritev` takes (`IOV_MAX` of Linux).
+const MAX_SLICES: usize = 1024;
+/// The least that a map spans, so that a file that was never reserved is not mapped anew for each
+/// page that it grows. Address space costs nothing.
+const MIN_MAP_BYTES: u64 = 1 << 20;
+
+/// The file system of the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StdDisk;
+
+impl StdDisk {
+    /// The disk, shared.
+    #[must_use]
+    pub fn shared() -> Arc<dyn Disk> {
+        Arc::new(Self)
+    }
+}
+
+impl Disk for StdDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match mode {
+            OpenMode::Existing => options.write(true),
+            OpenMode::Create => options.write(true).create(true).truncate(false),
+            OpenMode::CreateNew => options.write(true).create_new(true),
+            OpenMode::ReadOnly => &mut options,
+        };
+        let file = options.open(path)?;
+        let len = file.metadata()?.len();
+        Ok(Arc::new(StdFile {
+            file,
+            path: path.to_path_buf(),
+            len: AtomicU64::new(len),
+            reserved: AtomicU64::new(0),
+            map: RwLock::new(Bytes::new()),
+        }))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        self.create_dir_all(parent)?;
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+            other => other?,
+        }
+        self.sync_dir(parent)
+    }
+
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry.file_name().into_string() {
+                entries.push(DirEntry {
+                    name,
+                    is_dir: entry.file_type()?.is_dir(),
+                });
+            }
+        }
+        entries.sort_unstable();
+        Ok(entries)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        Ok(syncfs(File::open(path)?)?)
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let stat = statvfs(path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        // The lock belongs to the open file and goes with it.
+        Ok(Box::new(file))
+    }
+}
+
+/// An open file of the operating system.
+#[derive(Debug)]
+struct StdFile {
+    file: File,
+    path: PathBuf,
+    /// INVARIANT: never above the file's length. This process is the only writer of its data
+    /// directory (it holds the lock), so the length is known without asking the kernel.
+    len: AtomicU64,
+    /// Bytes from the front that blocks were reserved for: what the map should span.
+    reserved: AtomicU64,
+    /// The whole map, or empty.
+    map: RwLock<Bytes>,
+}
+
+impl StdFile {
+    fn refresh_len(&self) -> io::Result<()> {
+        self.len
+            .store(self.file.metadata()?.len(), Ordering::Release);
+        Ok(())
+    }
+
+    fn write_slices(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<u64> {
+        let mut at = offset;
+        for bufs in bufs.chunks(MAX_SLICES) {
+            let mut owned: Vec<IoSlice<'_>> = bufs.to_vec();
+            let mut rest = owned.as_mut_slice();
+            // Empty slices at the front would make a write of nothing look like a full disk.
+            IoSlice::advance_slices(&mut rest, 0);
+            while !rest.is_empty() {
+                match rustix::io::pwritev(&self.file, rest, at) {
+                    Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                    Ok(written) => {
+                        at += written as u64;
+                        IoSlice::advance_slices(&mut rest, written);
+                    }
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    /// Maps the file anew, over at least `end` bytes.
+    #[expect(unsafe_code, reason = "a read-only map has no safe constructor")]
+    fn map_over(&self, end: u64) -> io::Result<Bytes> {
+        let mut map = self.map.write();
+        if map.len() as u64 >= end {
+            return Ok(map.clone());
+        }
+        let span = end
+            .max(self.reserved.load(Ordering::Relaxed))
+            .max(self.len.load(Ordering::Acquire).saturating_mul(2))
+            .max(MIN_MAP_BYTES);
+        let span = usize::try_from(span).map_err(|_| io::Error::from(ErrorKind::FileTooLarge))?;
+        // SAFETY: three things make a map unsafe, and none happens here.
+        // 1. Its bytes change while a slice is read. `slice` hands out only what lies below the
+        //    length when it is called, and its contract is that the caller asks only for bytes
+        //    that are never written again while the view lives: a log exposes no entry before it
+        //    is committed and persisted here, and nothing below that is overwritten (I3). No other
+        //    process writes: the data directory is locked.
+        // 2. A page beyond the end of the file is touched. The map spans more than the file, but
+        //    every slice that leaves this module ends at or below the length at that time, and the
+        //    file is never cut below a slice (the contract of `set_len`); unlinking it keeps its
+        //    pages. The part beyond is never read, only spanned.
+        // 3. It is written through. It is mapped read-only and nothing here asks for more.
+        let fresh = unsafe { MmapOptions::new().len(span).map(&self.file)? };
+        *map = Bytes::from_owner(fresh);
+        Ok(map.clone())
+    }
+}
+
+impl DiskFile for StdFile {
+    fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.len.load(Ordering::Acquire))
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        match self.write_slices(bufs, offset) {
+            Ok(end) => {
+                self.len.fetch_max(end, Ordering::AcqRel);
+                Ok(())
+            }
+            Err(error) => {
+                // Part of it may be there.
+                self.refresh_len()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        // Lowered first and raised last, so that no reader is let beyond the end meanwhile.
+        self.len.fetch_min(len, Ordering::AcqRel);
+        let done = self.file.set_len(len);
+        self.refresh_len()?;
+        done
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, len) {
+            // A file system that cannot reserve works as well, only a full disk is noticed later.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        self.reserved.fetch_max(len, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
+            Ok(()) => self.refresh_len(),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                if self.len.load(Ordering::Acquire) < len {
+                    self.set_len(len)
+                } else {
+                    Ok(())
+                }
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn slice(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let end = offset
+            .checked_add(len as u64)
+            .ok_or(ErrorKind::UnexpectedEof)?;
+        if end > self.len.load(Ordering::Acquire) {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        let map = self.map.read().clone();
+        let map = if map.len() as u64 >= end {
+            map
+        } else {
+            self.map_over(end)?
+        };
+        match (usize::try_from(offset), usize::try_from(end)) {
+            (Ok(from), Ok(to)) if to <= map.len() => Ok(map.slice(from..to)),
+            _ => Err(ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn file(dir: &tempfile::TempDir, name: &str) -> Arc<dyn DiskFile> {
+        StdDisk
+            .open(&dir.path().join(name), OpenMode::Create)
+            .unwrap()
+    }
+
+    #[test]
+    fn what_is_written_after_the_map_was_made_is_seen_through_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(&dir, "log");
+        file.reserve(1 << 16).unwrap();
+        assert_eq!(file.len().unwrap(), 0, "reserving keeps the length");
+        assert_eq!(
+            file.slice(0, 1).unwrap_err().kind(),
+            ErrorKind::UnexpectedEof
+        );
+        file.write_all_at(&[IoSlice::new(b"hello "), IoSlice::new(b"world")], 0)
+            .unwrap();
+        let early = file.slice(0, 5).unwrap();
+        file.write_all_at(&[IoSlice::new(b"!")], 11).unwrap();
+        assert_eq!(file.slice(6, 6).unwrap(), "world!");
+        assert_eq!(early, "hello");
+        file.set_len(5).unwrap();
+        assert_eq!(
+            file.slice(0, 6).unwrap_err().kind(),
+            ErrorKind::UnexpectedEof
+        );
+        file.write_all_at(&[IoSlice::new(b"?")], 5).unwrap();
+        assert_eq!(file.slice(0, 6).unwrap(), "hello?");
+    }
+
+    #[test]
+    fn slices_outlive_the_file_and_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = file(&dir, "log");
+        log.write_all_at(&[IoSlice::new(&[7; 5000])], 0).unwrap();
+        let view = log.slice(1000, 4000).unwrap();
+        StdDisk.remove_file(&dir.path().join("log")).unwrap();
+        drop(log);
+        assert!(view.iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn a_file_that_outgrows_its_map_is_mapped_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = file(&dir, "log");
+        log.write_all_at(&[IoSlice::new(b"begin")], 0).unwrap();
+        let early = log.slice(0, 5).unwrap();
+        let far = 3 * MIN_MAP_BYTES;
+        log.write_all_at(&[IoSlice::new(b"end")], far).unwrap();
+        assert_eq!(log.slice(far, 3).unwrap(), "end");
+        assert_eq!(early, "begin");
+    }
+
+    #[test]
+    fn more_slices_than_one_call_takes_and_empty_ones_are_written_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = file(&dir, "log");
+        let parts: Vec<Vec<u8>> = (0..3000_u32).map(|n| n.to_be_bytes().to_vec()).collect();
+        let mut bufs = vec![IoSlice::new(b"")];
+        bufs.extend(
+            parts
+                .iter()
+                .flat_map(|part| [IoSlice::new(part), IoSlice::new(b"")]),
+        );
+        log.write_all_at(&bufs, 0).unwrap();
+        assert_eq!(log.slice(0, 12_000).unwrap(), parts.concat());
+    }
+
+    #[test]
+    fn the_lock_is_held_until_its_guard_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let guard = StdDisk.lock(&path).unwrap();
+        assert_eq!(
+            StdDisk.lock(&path).err().unwrap().kind(),
+            ErrorKind::WouldBlock
+        );
+        drop(guard);
+        drop(StdDisk.lock(&path).unwrap());
+    }
+
+    #[test]
+    fn directories_are_made_listed_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        StdDisk.create_dir_all(&deep).unwrap();
+        StdDisk.create_dir_all(&deep).unwrap();
+        StdDisk.open(&deep.join("f"), OpenMode::CreateNew).unwrap();
+        assert!(StdDisk.open(&deep.join("f"), OpenMode::CreateNew).is_err());
+        StdDisk.rename(&deep.join("f"), &deep.join("g")).unwrap();
+        StdDisk.sync_dir(&deep).unwrap();
+        assert_eq!(
+            StdDisk.read_dir(&deep).unwrap(),
+            [DirEntry {
+                name: "g".into(),
+                is_dir: false
+            }]
+        );
+        assert!(StdDisk.free_bytes(&deep).unwrap() > 0);
+        StdDisk.remove_dir_all(&dir.path().join("a")).unwrap();
+        assert!(!StdDisk.exists(&deep).unwrap());
+    }
+}
