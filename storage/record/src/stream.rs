@@ -15,7 +15,7 @@ use zstd::zstd_safe::DCtx;
 use crate::compression::Compression;
 use crate::error::BatchError;
 use crate::snappy;
-use crate::walk::{Source, SourceError};
+use crate::walk::{NoMore, Source};
 
 const BUFFER_BYTES: usize = 32 * 1024;
 /// Memory of a codec that is larger than this is given back after the batch that needed it.
@@ -68,6 +68,7 @@ pub(crate) fn with_stream<T>(
             produced: 0,
             max,
             compression,
+            fault: None,
         };
         let result = f(&mut stream);
         (result, stream.decoder.into_snappy_block())
@@ -122,6 +123,8 @@ pub(crate) struct Stream<'a> {
     produced: usize,
     max: usize,
     compression: Compression,
+    /// Why the last byte could not be had.
+    fault: Option<BatchError>,
 }
 
 impl Stream<'_> {
@@ -144,6 +147,18 @@ impl Stream<'_> {
         Ok(self.buffer.get(self.start..self.end).unwrap_or_default())
     }
 
+    /// How much is buffered: never nothing.
+    fn chunk_or_fault(&mut self) -> Result<usize, NoMore> {
+        match self.chunk() {
+            Ok([]) => Err(NoMore),
+            Ok(ready) => Ok(ready.len()),
+            Err(fault) => {
+                self.fault = Some(fault);
+                Err(NoMore)
+            }
+        }
+    }
+
     /// Marks `len` bytes of the chunk as used.
     pub(crate) fn consume(&mut self, len: usize) {
         self.start = (self.start + len).min(self.end);
@@ -152,23 +167,20 @@ impl Stream<'_> {
 
 impl Source for Stream<'_> {
     #[inline]
-    fn byte(&mut self) -> Result<u8, SourceError> {
+    fn byte(&mut self) -> Result<u8, NoMore> {
         if self.start == self.end {
-            self.chunk().map_err(SourceError::Failed)?;
+            self.chunk_or_fault()?;
         }
-        let ready = self.buffer.get(self.start..self.end).unwrap_or_default();
-        let &byte = ready.first().ok_or(SourceError::End)?;
+        let &byte = self.buffer.get(self.start).ok_or(NoMore)?;
         self.start += 1;
         Ok(byte)
     }
 
-    fn skip(&mut self, len: u64) -> Result<(), SourceError> {
+    #[inline]
+    fn skip(&mut self, len: u64) -> Result<(), NoMore> {
         let mut left = len;
         while left > 0 {
-            let ready = self.chunk().map_err(SourceError::Failed)?.len();
-            if ready == 0 {
-                return Err(SourceError::End);
-            }
+            let ready = self.chunk_or_fault()?;
             let step = usize::try_from(left).map_or(ready, |left| left.min(ready));
             self.consume(step);
             left -= step as u64;
@@ -182,6 +194,10 @@ impl Source for Stream<'_> {
 
     fn is_at_end(&mut self) -> Result<bool, BatchError> {
         Ok(self.chunk()?.is_empty())
+    }
+
+    fn take_fault(&mut self) -> Option<BatchError> {
+        self.fault.take()
     }
 }
 

@@ -7,30 +7,29 @@ use crate::varint;
 /// Where record bytes come from.
 pub(crate) trait Source {
     /// The next byte.
-    fn byte(&mut self) -> Result<u8, SourceError>;
+    fn byte(&mut self) -> Result<u8, NoMore>;
     /// Passes over `len` bytes.
-    fn skip(&mut self, len: u64) -> Result<(), SourceError>;
+    fn skip(&mut self, len: u64) -> Result<(), NoMore>;
     /// Bytes taken so far.
     fn position(&self) -> u64;
     /// Whether nothing follows, and the source is satisfied with how it ended.
     fn is_at_end(&mut self) -> Result<bool, BatchError>;
-}
-
-/// Why a source has no more bytes.
-pub(crate) enum SourceError {
-    /// It ended.
-    End,
-    /// It failed, or reached its limit.
-    Failed(BatchError),
-}
-
-impl SourceError {
-    fn at(self, index: i32) -> BatchError {
-        match self {
-            Self::End => BatchError::record(index, "the batch ends within it"),
-            Self::Failed(error) => error,
-        }
+    /// What failed, where [`NoMore`] was not simply the end.
+    fn take_fault(&mut self) -> Option<BatchError> {
+        None
     }
+}
+
+/// A source has no more bytes: it ended, or it has a fault. A type without content, so that
+/// reading a byte costs no more than that.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NoMore;
+
+#[cold]
+fn ended<S: Source>(source: &mut S, index: i32) -> BatchError {
+    source
+        .take_fault()
+        .unwrap_or(BatchError::record(index, "the batch ends within it"))
 }
 
 /// Records that lie in memory.
@@ -50,16 +49,16 @@ impl<'a> SliceSource<'a> {
 
 impl Source for SliceSource<'_> {
     #[inline]
-    fn byte(&mut self) -> Result<u8, SourceError> {
-        let (&byte, rest) = self.rest.split_first().ok_or(SourceError::End)?;
+    fn byte(&mut self) -> Result<u8, NoMore> {
+        let (&byte, rest) = self.rest.split_first().ok_or(NoMore)?;
         self.rest = rest;
         Ok(byte)
     }
 
     #[inline]
-    fn skip(&mut self, len: u64) -> Result<(), SourceError> {
-        let len = usize::try_from(len).map_err(|_| SourceError::End)?;
-        self.rest = self.rest.get(len..).ok_or(SourceError::End)?;
+    fn skip(&mut self, len: u64) -> Result<(), NoMore> {
+        let len = usize::try_from(len).map_err(|_| NoMore)?;
+        self.rest = self.rest.get(len..).ok_or(NoMore)?;
         Ok(())
     }
 
@@ -89,10 +88,10 @@ pub(crate) fn next_head<S: Source>(source: &mut S, index: i32) -> Result<RecordH
     let body_len = u64::try_from(body_len).map_err(|_| bad("its length is negative"))?;
     let end = source.position() + body_len;
 
-    let _attributes = source.byte().map_err(|error| error.at(index))?;
+    let _attributes = source.byte().map_err(|NoMore| ended(source, index))?;
     let timestamp_delta = varint::decode_i64(|| source.byte())
-        .map_err(|error| error.at(index))?
-        .ok_or(bad("its timestamp is not a varint"))?;
+        .map_err(|NoMore| ended(source, index))?
+        .ok_or_else(|| bad("its timestamp is not a varint"))?;
     let offset_delta = varint_i32(source, index)?;
     let has_key = skip_bytes(source, end, index)?;
     skip_bytes(source, end, index)?;
@@ -121,8 +120,8 @@ pub(crate) fn next_head<S: Source>(source: &mut S, index: i32) -> Result<RecordH
 #[inline]
 fn varint_i32<S: Source>(source: &mut S, index: i32) -> Result<i32, BatchError> {
     varint::decode_i32(|| source.byte())
-        .map_err(|error| error.at(index))?
-        .ok_or(BatchError::record(index, "a number in it is not a varint"))
+        .map_err(|NoMore| ended(source, index))?
+        .ok_or_else(|| BatchError::record(index, "a number in it is not a varint"))
 }
 
 /// Skips a length-prefixed byte string within `end`; false when it is null.
@@ -135,6 +134,6 @@ fn skip_bytes<S: Source>(source: &mut S, end: u64, index: i32) -> Result<bool, B
     if len > end.saturating_sub(source.position()) {
         return Err(BatchError::record(index, "a part of it is longer than it"));
     }
-    source.skip(len).map_err(|error| error.at(index))?;
+    source.skip(len).map_err(|NoMore| ended(source, index))?;
     Ok(true)
 }
