@@ -91,7 +91,7 @@ fn take_bytes<'a>(input: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
 
 /// The headers of one record.
 ///
-/// INVARIANT: `bytes` holds exactly `left` well-formed headers; [`HeaderIter::take`] is the only
+/// INVARIANT: `bytes` holds exactly `left` well-formed headers; `HeaderIter::take` is the only
 /// way to make one and has walked them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HeaderIter<'a> {

@@ -175,7 +175,8 @@ fn bomb(compression: Compression, mib: usize) -> Vec<u8> {
 }
 
 fn reset_peak() {
-    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    // Where that is not allowed the peak includes the making of the bombs, and shows less growth.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
 fn peak_bytes() -> usize {
