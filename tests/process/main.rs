@@ -1,0 +1,51 @@
+//! The process-level tests: the binary that cargo has just built, clients that nobody here wrote,
+//! real data, real files, and SIGKILL.
+//!
+//! One binary with its own runner, because what a test left out must be seen: libtest captures
+//! what a test prints, and a line that is captured is a line that nobody reads. Everything left out
+//! is said at once, and again at the very end.
+//!
+//! | Variable | What it does |
+//! |---|---|
+//! | `RIVERRUN_REQUIRE_CLIENTS=1` | installs the clients into the target directory; a missing one is a failure |
+//! | `RIVERRUN_TEST_BROKERS=host:port` | the client tests use that broker instead of starting one |
+//! | `RIVERRUN_TEST_NODE=program` | starts that program in the place of `riverrun`, with the same arguments (`kafka-node.sh` makes Apache Kafka of it: so these tests are themselves tested) |
+//! | `RIVERRUN_KILL_ROUNDS=n`, `RIVERRUN_KILL_SEED=n` | the kill loop, longer or again |
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "tests"
+)]
+
+mod command;
+mod event;
+mod installed;
+mod kafka;
+mod node;
+mod trial;
+
+#[path = "../clients/mod.rs"]
+mod clients;
+#[path = "../kill_loop/mod.rs"]
+mod kill_loop;
+#[path = "../real_files/mod.rs"]
+mod real_files;
+#[path = "../real_input/mod.rs"]
+mod real_input;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = libtest_mimic::Arguments::from_args();
+    let mut trials = Vec::new();
+    // The longest first, so that it shares the cores with all the others.
+    trials.extend(kill_loop::trials());
+    trials.extend(real_input::trials());
+    trials.extend(real_files::trials());
+    trials.extend(clients::trials());
+    let conclusion = libtest_mimic::run(&args, trials);
+    trial::summary();
+    conclusion.exit_code()
+}

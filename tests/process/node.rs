@@ -1,0 +1,301 @@
+//! One broker process, started on a directory, killed, started again.
+
+use super::command::tail;
+use super::installed::target_dir;
+use super::trial::fresh_seed;
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a broker may take from its start to its first answer before that is a failure.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// How long a broker may take to end after SIGTERM.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// A broker on a directory of its own and a port that stays the same when it is started again.
+pub(crate) struct Node {
+    child: Option<Child>,
+    directory: TempDir,
+    port: u16,
+    /// Everything it wrote to its standard output and error, of all its lives.
+    log: Arc<Mutex<String>>,
+    /// Whether this life has said where it listens.
+    listening: Arc<OnceLock<()>>,
+}
+
+impl Node {
+    /// A broker on an empty directory that answers.
+    pub(crate) fn start() -> Result<Node> {
+        let tmp = target_dir()?.join("tmp");
+        std::fs::create_dir_all(&tmp)?;
+        let mut node = Node {
+            child: None,
+            directory: tempfile::Builder::new().prefix("node-").tempdir_in(tmp)?,
+            port: free_port()?,
+            log: Arc::default(),
+            listening: Arc::default(),
+        };
+        node.spawn()?;
+        node.wait_ready()?;
+        Ok(node)
+    }
+
+    pub(crate) fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Starts the process and does not wait for anything.
+    pub(crate) fn spawn(&mut self) -> Result<()> {
+        assert!(self.child.is_none(), "a node has one life at a time");
+        let program = std::env::var_os("RIVERRUN_TEST_NODE")
+            .unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_riverrun")));
+        let mut child = Command::new(&program)
+            .arg("dev")
+            .arg("--data")
+            .arg(self.data())
+            .arg("--kafka")
+            .arg(self.brokers())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {}", program.display()))?;
+        self.listening = Arc::default();
+        let stdout = child.stdout.take().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        self.gather(stdout, Some(Arc::clone(&self.listening)));
+        self.gather(stderr, None);
+        self.child = Some(child);
+        Ok(())
+    }
+
+    fn gather(&self, stream: impl Read + Send + 'static, listening: Option<Arc<OnceLock<()>>>) {
+        let log = Arc::clone(&self.log);
+        thread::spawn(move || {
+            for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                let said_where = line.contains("kafka://");
+                let mut log = log.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+                drop(log);
+                if let (true, Some(listening)) = (said_where, &listening) {
+                    listening.get_or_init(|| ());
+                }
+            }
+        });
+    }
+
+    /// Waits until the process has said where it listens and answers there; how long that took.
+    pub(crate) fn wait_ready(&mut self) -> Result<Duration> {
+        let begun = Instant::now();
+        let mut last = None;
+        while begun.elapsed() < READY_LIMIT {
+            let child = self.child.as_mut().context("the broker is not running")?;
+            if let Some(status) = child.try_wait()? {
+                bail!(
+                    "the broker ended with {status} while starting\n{}",
+                    self.tail()
+                );
+            }
+            if self.listening.get().is_some() {
+                match answers(self.port) {
+                    Ok(()) => return Ok(begun.elapsed()),
+                    Err(error) => last = Some(error),
+                }
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        bail!(
+            "the broker did not answer in {READY_LIMIT:?} ({last:?})\n{}",
+            self.tail()
+        );
+    }
+
+    /// SIGKILL, and the process is gone when this returns.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the broker is not running")?;
+        if let Some(status) = child.try_wait()? {
+            bail!("the broker ended by itself with {status}\n{}", self.tail());
+        }
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the broker is not running")?;
+        kill_process(Pid::from_child(&child), Signal::TERM)?;
+        let begun = Instant::now();
+        while begun.elapsed() < STOP_LIMIT {
+            if child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        child.kill()?;
+        child.wait()?;
+        bail!(
+            "the broker did not end in {STOP_LIMIT:?} after SIGTERM\n{}",
+            self.tail()
+        );
+    }
+
+    /// The last lines of what it wrote.
+    pub(crate) fn tail(&self) -> String {
+        format!(
+            "the broker's last lines:\n{}",
+            tail(&self.log.lock().unwrap())
+        )
+    }
+
+    /// Adds to an error what the broker wrote, and keeps its directory for a look inside.
+    pub(crate) fn explain<T>(mut self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            let dead = match self.child.as_mut().map(Child::try_wait) {
+                Some(Ok(Some(status))) => format!("; the broker had ended with {status}"),
+                _ => String::new(),
+            };
+            if let Some(mut child) = self.child.take() {
+                drop(child.kill());
+                drop(child.wait());
+            }
+            self.directory.disable_cleanup(true);
+            let kept = self.data();
+            anyhow::anyhow!(
+                "{error:#}{dead}\n{}\nits directory is kept: {}",
+                self.tail(),
+                kept.display()
+            )
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// A broker that several tests share: the one that the environment names, or one of ours that is
+/// started by the first test that asks and ends with the last that holds it.
+#[derive(Default)]
+pub(crate) struct SharedNode(OnceLock<Result<Node, String>>);
+
+impl SharedNode {
+    pub(crate) fn brokers(&self) -> Result<String> {
+        if let Some(brokers) = foreign_brokers() {
+            return Ok(brokers);
+        }
+        match self
+            .0
+            .get_or_init(|| Node::start().map_err(|error| format!("{error:#}")))
+        {
+            Ok(node) => Ok(node.brokers()),
+            Err(error) => bail!("{error}"),
+        }
+    }
+
+    /// Adds to an error what the broker wrote.
+    pub(crate) fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| match self.0.get() {
+            Some(Ok(node)) if error.downcast_ref::<super::trial::Skip>().is_none() => {
+                anyhow::anyhow!("{error:#}\n{}", node.tail())
+            }
+            _ => error,
+        })
+    }
+}
+
+/// The broker that the environment names in the place of ours. It is not ours to kill.
+pub(crate) fn foreign_brokers() -> Option<String> {
+    std::env::var("RIVERRUN_TEST_BROKERS")
+        .ok()
+        .filter(|brokers| !brokers.is_empty())
+}
+
+/// The directories of the partitions under a data directory, by Kafka's rule `<something>-<n>`.
+pub(crate) fn partition_directories(data: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(data).with_context(|| format!("reading {}", data.display()))? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let numbered = name
+            .rsplit_once('-')
+            .is_some_and(|(_, n)| n.parse::<u32>().is_ok());
+        if path.is_dir() && numbered && !name.starts_with("__cluster_metadata") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The number of the partition that a directory holds.
+pub(crate) fn partition_number(directory: &Path) -> Option<usize> {
+    directory
+        .file_name()?
+        .to_str()?
+        .rsplit_once('-')?
+        .1
+        .parse()
+        .ok()
+}
+
+/// One ApiVersions request, version 0, answered without an error.
+fn answers(port: u16) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    // Size, key 18, version 0, correlation id 7, no client id.
+    stream.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff])?;
+    let mut head = [0_u8; 10];
+    stream.read_exact(&mut head)?;
+    if head[4..] == [0, 0, 0, 7, 0, 0] {
+        Ok(())
+    } else {
+        Err(std::io::Error::other(format!(
+            "an odd answer to ApiVersions: {head:?}"
+        )))
+    }
+}
+
+/// A port that nothing listens on, below the range from which outgoing connections are given
+/// theirs: a client that retries a dead port inside that range may end up connected to itself, and
+/// the broker then finds its port taken.
+fn free_port() -> Result<u16> {
+    let range =
+        std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let lowest = range
+        .split_whitespace()
+        .next()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(32_768_u16);
+    let top = lowest.max(12_000);
+    for _ in 0..1000 {
+        let port = 10_000 + (fresh_seed() % u64::from(top - 10_000)) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port between 10000 and {top}");
+}
