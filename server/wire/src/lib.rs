@@ -33,6 +33,8 @@ mod error;
 mod error_code;
 pub mod frame;
 mod records;
+#[cfg(test)]
+mod tests;
 
 pub use api_key::ApiKey;
 pub use codec::{Decode, Encode, Encoded, Message, Reader, Request, Writer};

@@ -98,7 +98,8 @@ message! {
         aborted_transactions: Option<Vec<AbortedTransaction>> = 4.., nullable 4.., ignorable;
         /// The replica to read from next time, or -1.
         preferred_read_replica: i32 = 11.., default -1;
-        /// Whole batches, from the one that holds the offset asked for.
+        /// Whole batches, from the one that holds the offset asked for. Empty where there are none:
+        /// null is allowed too, but no broker sends it and not every client expects it.
         records: Option<Records> = 0.., nullable 0..;
     }
 

@@ -24,8 +24,8 @@ message! {
         partition_index: i32 = 0..;
         current_leader_epoch: i32 = 4.., default -1, ignorable;
         /// In milliseconds, or -1 for the latest offset, -2 the earliest, -3 that of the largest
-        /// timestamp (from version 7), -4 the earliest on local disk (8), -5 the latest in tiered storage
-        /// (9), -6 the earliest not yet uploaded (11).
+        /// timestamp (from version 7), -4 the earliest on local disk (8), -5 the latest in tiered
+        /// storage (9), -6 the earliest not yet uploaded (11).
         timestamp: i64 = 0..;
     }
 }

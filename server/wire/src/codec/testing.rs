@@ -31,12 +31,19 @@ pub(crate) fn row(name: &str, ty: &str, rule: Rule, default: &str) -> String {
     };
     let ty: String = ty.split_whitespace().collect();
     let default: String = default.split_whitespace().collect();
+    let default = match default.as_str() {
+        "" => "none".to_owned(),
+        "i32::MIN" => i32::MIN.to_string(),
+        "i32::MAX" => i32::MAX.to_string(),
+        "i64::MAX" => i64::MAX.to_string(),
+        given => given.replace('_', ""),
+    };
     format!(
         "{name} {ty} versions {} null {} tag {} default {} {}",
         span(rule.first, rule.last),
         span(rule.nullable_first, rule.nullable_last),
         rule.tag.map_or("none".to_owned(), |tag| tag.to_string()),
-        if default.is_empty() { "none" } else { &default },
+        default,
         if rule.ignorable {
             "ignorable"
         } else {
