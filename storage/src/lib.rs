@@ -7,8 +7,10 @@ pub mod disk;
 pub mod entry;
 #[doc(hidden)]
 pub mod planted;
+pub mod producer_state;
 pub mod recovered;
 
 pub use disk::{DirEntry, Disk, DiskFile, MemDisk, OpenMode, StdDisk};
 pub use entry::{EntryKind, LogEntry};
+pub use producer_state::{BadSnapshot, ProducerState, SequenceVerdict};
 pub use recovered::{GroupRecord, HardState, LogIdentity, LogStart, StoredConf};

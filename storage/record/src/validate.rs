@@ -5,10 +5,10 @@
 //! a record's parts must fill its length in both, and attribute bits without a meaning, or that
 //! only brokers set, are refused. One bad batch would stop every consumer of its partition.
 
-use crate::batch::{BatchView, TimestampType};
+use crate::batch::{BatchView, TimestampType, increment_sequence};
 use crate::compression::Compression;
 use crate::error::BatchError;
-use crate::layout::{NO_PRODUCER_ID, NO_TIMESTAMP, RESERVED_BITS};
+use crate::layout::{NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, RESERVED_BITS};
 use crate::stream::{lz4_blocks_are_independent, with_stream};
 use crate::walk::{SliceSource, Source, next_head};
 
@@ -106,6 +106,17 @@ pub struct BatchSummary {
     pub is_control: bool,
     /// How it is compressed.
     pub compression: Compression,
+}
+
+impl BatchSummary {
+    /// Sequence number of the last record, or -1 without a producer id. After 2^31-1 comes 0.
+    #[must_use]
+    pub fn last_sequence(&self) -> i32 {
+        match self.base_sequence {
+            NO_SEQUENCE => NO_SEQUENCE,
+            base => increment_sequence(base, self.last_offset_delta),
+        }
+    }
 }
 
 /// Checks all of one batch: `batch` holds it and nothing else.
