@@ -5,6 +5,7 @@
 
 pub mod disk;
 pub mod entry;
+pub mod node;
 #[doc(hidden)]
 pub mod planted;
 pub mod producer_state;

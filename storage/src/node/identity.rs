@@ -1,0 +1,237 @@
+//! The identity file: who this data directory is, how often it was started, how it was stopped.
+//!
+//! ```text
+//! byte 0     slot 0, 512 bytes         byte 4096   slot 1, 512 bytes          (file: 8192 bytes)
+//!
+//! slot, little endian:
+//!  0  magic "RRNODEID"            8  version u32        12  crc32 u32 of bytes 16..512
+//! 16  sequence u64               24  directory id, 16 bytes
+//! 40  cluster id, 16 bytes       56  incarnation u64
+//! 64  node id i32                68  flags u32: 1 = clean stop, 2 = cluster id is set
+//! 72  length of the boot id u8   73  kernel boot id, at most 64 bytes          zeros to 512
+//! ```
+//! A change is written over the older slot and synced; the newer valid slot counts. The file is
+//! created aside and renamed, as the last step of founding a directory.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut};
+use uuid::Uuid;
+
+use super::error::NodeError;
+use crate::disk::{Disk, DiskFile, OpenMode};
+
+const MAGIC: &[u8; 8] = b"RRNODEID";
+const VERSION: u32 = 1;
+const SLOT_BYTES: usize = 512;
+const SLOT_SPACING_BYTES: u64 = 4096;
+const BOOT_ID_MAX_BYTES: usize = 64;
+const FLAG_CLEAN: u32 = 1;
+const FLAG_CLUSTER: u32 = 2;
+
+/// Who a data directory is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// Drawn when the directory was founded; a replica is bound to it (R3).
+    pub directory_id: Uuid,
+    /// The cluster, once it is known.
+    pub cluster_id: Option<Uuid>,
+    /// The configured node id.
+    pub node_id: i32,
+    /// Starts so far, durable before the first answer of each (R3).
+    pub incarnation: u64,
+    /// The kernel's boot id at the last start.
+    pub kernel_boot_id: String,
+    /// Whether the last stop was a clean one; false while a process runs.
+    pub clean: bool,
+}
+
+impl NodeIdentity {
+    fn encode(&self, sequence: u64) -> Vec<u8> {
+        let mut body = Vec::with_capacity(SLOT_BYTES);
+        body.put_u64_le(sequence);
+        body.put_slice(self.directory_id.as_bytes());
+        body.put_slice(self.cluster_id.unwrap_or_default().as_bytes());
+        body.put_u64_le(self.incarnation);
+        body.put_i32_le(self.node_id);
+        let mut flags = 0;
+        if self.clean {
+            flags |= FLAG_CLEAN;
+        }
+        if self.cluster_id.is_some() {
+            flags |= FLAG_CLUSTER;
+        }
+        body.put_u32_le(flags);
+        let boot = self.kernel_boot_id.as_bytes();
+        let boot = boot.get(..BOOT_ID_MAX_BYTES).unwrap_or(boot);
+        body.put_u8(u8::try_from(boot.len()).unwrap_or(0));
+        body.put_slice(boot);
+        body.resize(SLOT_BYTES - 16, 0);
+        let mut slot = Vec::with_capacity(SLOT_BYTES);
+        slot.put_slice(MAGIC);
+        slot.put_u32_le(VERSION);
+        slot.put_u32_le(crc32fast::hash(&body));
+        slot.extend_from_slice(&body);
+        slot
+    }
+
+    fn decode(mut slot: &[u8]) -> Option<Slot> {
+        let mut magic = [0; 8];
+        slot.try_copy_to_slice(&mut magic).ok()?;
+        let version = slot.try_get_u32_le().ok()?;
+        let crc = slot.try_get_u32_le().ok()?;
+        if &magic != MAGIC || crc32fast::hash(slot) != crc {
+            return None;
+        }
+        if version != VERSION {
+            return Some(Slot::Other(version));
+        }
+        let sequence = slot.try_get_u64_le().ok()?;
+        let mut directory = [0; 16];
+        slot.try_copy_to_slice(&mut directory).ok()?;
+        let mut cluster = [0; 16];
+        slot.try_copy_to_slice(&mut cluster).ok()?;
+        let incarnation = slot.try_get_u64_le().ok()?;
+        let node_id = slot.try_get_i32_le().ok()?;
+        let flags = slot.try_get_u32_le().ok()?;
+        let boot = usize::from(slot.try_get_u8().ok()?);
+        let kernel_boot_id = String::from_utf8_lossy(slot.get(..boot)?).into_owned();
+        Some(Slot::Known(
+            sequence,
+            Self {
+                directory_id: Uuid::from_bytes(directory),
+                cluster_id: (flags & FLAG_CLUSTER != 0).then(|| Uuid::from_bytes(cluster)),
+                node_id,
+                incarnation,
+                kernel_boot_id,
+                clean: flags & FLAG_CLEAN != 0,
+            },
+        ))
+    }
+}
+
+enum Slot {
+    Known(u64, NodeIdentity),
+    Other(u32),
+}
+
+/// The open file and what it says.
+#[derive(Debug)]
+pub(super) struct IdentityFile {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    sequence: u64,
+    identity: NodeIdentity,
+}
+
+impl IdentityFile {
+    /// Founds the file; durable with its name when this returns.
+    pub(super) fn create(
+        disk: &dyn Disk,
+        path: &Path,
+        identity: NodeIdentity,
+    ) -> Result<Self, NodeError> {
+        let aside = path.with_extension("new");
+        if disk.exists(&aside).map_err(NodeError::io(&aside))? {
+            disk.remove_file(&aside).map_err(NodeError::io(&aside))?;
+        }
+        let file = disk
+            .open(&aside, OpenMode::CreateNew)
+            .map_err(NodeError::io(&aside))?;
+        let mut bytes = identity.encode(1);
+        bytes.resize(
+            usize::try_from(SLOT_SPACING_BYTES).unwrap_or(SLOT_BYTES) * 2,
+            0,
+        );
+        file.write_all_at(&[std::io::IoSlice::new(&bytes)], 0)
+            .map_err(NodeError::io(&aside))?;
+        file.sync_data().map_err(NodeError::io(&aside))?;
+        drop(file);
+        disk.rename(&aside, path).map_err(NodeError::io(path))?;
+        if let Some(dir) = path.parent() {
+            disk.sync_dir(dir).map_err(NodeError::io(dir))?;
+        }
+        let file = disk
+            .open(path, OpenMode::Existing)
+            .map_err(NodeError::io(path))?;
+        Ok(Self {
+            file,
+            path: path.to_path_buf(),
+            sequence: 1,
+            identity,
+        })
+    }
+
+    /// Opens the file and reads the newer valid slot.
+    pub(super) fn open(disk: &dyn Disk, path: &Path, mode: OpenMode) -> Result<Self, NodeError> {
+        let file = disk.open(path, mode).map_err(NodeError::io(path))?;
+        let mut newest: Option<(u64, NodeIdentity)> = None;
+        let mut other = None;
+        for slot in 0..2 {
+            let mut bytes = [0; SLOT_BYTES];
+            match file.read_exact_at(&mut bytes, slot * SLOT_SPACING_BYTES) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => continue,
+                Err(error) => return Err(NodeError::io(path)(error)),
+            }
+            match NodeIdentity::decode(&bytes) {
+                Some(Slot::Known(sequence, identity))
+                    if newest.as_ref().is_none_or(|(newest, _)| *newest < sequence) =>
+                {
+                    newest = Some((sequence, identity));
+                }
+                Some(Slot::Known(..)) | None => {}
+                Some(Slot::Other(version)) => other = Some(version),
+            }
+        }
+        if let Some(found) = other {
+            return Err(NodeError::Version {
+                path: path.to_path_buf(),
+                found,
+                known: VERSION,
+            });
+        }
+        let Some((sequence, identity)) = newest else {
+            return Err(NodeError::damaged(
+                path,
+                0,
+                "neither slot has a good checksum",
+            ));
+        };
+        Ok(Self {
+            file,
+            path: path.to_path_buf(),
+            sequence,
+            identity,
+        })
+    }
+
+    pub(super) fn identity(&self) -> &NodeIdentity {
+        &self.identity
+    }
+
+    /// Changes the identity; durable when this returns.
+    pub(super) fn write(&mut self, identity: NodeIdentity) -> Result<(), NodeError> {
+        let sequence = self.sequence + 1;
+        let bytes = identity.encode(sequence);
+        // Sequence 1 was written to slot 0.
+        let offset = if sequence.is_multiple_of(2) {
+            SLOT_SPACING_BYTES
+        } else {
+            0
+        };
+        self.file
+            .write_all_at(&[std::io::IoSlice::new(&bytes)], offset)
+            .map_err(NodeError::io(&self.path))?;
+        self.file.sync_data().map_err(NodeError::io(&self.path))?;
+        self.sequence = sequence;
+        self.identity = identity;
+        Ok(())
+    }
+}
+
+/// Reads an identity file without changing anything.
+pub fn read_identity(disk: &dyn Disk, path: &Path) -> Result<NodeIdentity, NodeError> {
+    Ok(IdentityFile::open(disk, path, OpenMode::ReadOnly)?.identity)
+}

@@ -1,0 +1,485 @@
+//! [`NodeStore`]: opening it, and what it keeps in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+use uuid::Uuid;
+
+use super::checkpoint::Phase;
+use super::config::{Boot, NodeConfig, NodeRecovery, WalDamage};
+use super::error::NodeError;
+use super::identity::{IdentityFile, NodeIdentity};
+use super::image::{Image, Replay};
+use super::pool::FlushPool;
+use super::side::{parse_name, read_side, side_path};
+use super::target::SyncTarget;
+use super::wal::chain::{Chain, ChainEnd, Step, follow};
+use super::wal::ring::{Preamble, Ring};
+use super::{IDENTITY_FILE, LOCK_FILE, NODE_DIR, WAL_FILE};
+use crate::disk::{Disk, OpenMode};
+use crate::entry::LogEntry;
+use crate::recovered::GroupRecord;
+
+/// What rounds and checkpoints share with the store.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) data_dir: PathBuf,
+    pub(super) node_dir: PathBuf,
+    pub(super) config: NodeConfig,
+    pub(super) pool: FlushPool,
+}
+
+/// The store's state.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) ring: Ring,
+    pub(super) image: Image,
+    /// Groups with entries in the WAL that no checkpoint has taken up yet, with the log that can be
+    /// synced; `None` while it is not open, or fenced.
+    pub(super) dirty: BTreeMap<u64, Option<Arc<dyn SyncTarget>>>,
+    pub(super) phase: Phase,
+    pub(super) checkpoints: u64,
+    /// Groups whose durable index is to be stored by the next round (W1).
+    pub(super) lagging: BTreeSet<u64>,
+    /// Bytes that the state records of all groups take.
+    pub(super) state_bytes: u64,
+    /// Side files that a boot would read.
+    pub(super) sides_in_use: BTreeSet<(u64, u64)>,
+    /// Those of them that the newest states name: all that counts once the mark has moved to them.
+    pub(super) sides_named: BTreeSet<(u64, u64)>,
+    pub(super) next_side: u64,
+    /// Whether the live part of the ring has damage in it.
+    pub(super) damaged: bool,
+    pub(super) in_round: bool,
+    /// Set for good when the WAL fails (I10) or the store is closed.
+    pub(super) stopped: Option<&'static str>,
+    pub(super) failed_logs: Vec<(u64, io::Error)>,
+    identity: IdentityFile,
+}
+
+/// The store of one node; see the module.
+pub struct NodeStore {
+    pub(super) shared: Arc<Shared>,
+    core: Mutex<Core>,
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl std::fmt::Debug for NodeStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeStore")
+            .field("core", &self.core)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NodeStore {
+    /// Takes the directory's lock, founds it where it is empty, and reads what is there. When this
+    /// returns, the incarnation is raised and the clean mark taken away, both durable, and all that
+    /// was replayed is on the disk.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        data_dir: &Path,
+        config: NodeConfig,
+        boot: Boot,
+    ) -> Result<(Self, NodeRecovery), NodeError> {
+        let node_dir = data_dir.join(NODE_DIR);
+        disk.create_dir_all(&node_dir)
+            .map_err(NodeError::io(&node_dir))?;
+        let lock_path = node_dir.join(LOCK_FILE);
+        let lock = disk.lock(&lock_path).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy => NodeError::Locked {
+                path: lock_path.clone(),
+            },
+            _ => NodeError::io(&lock_path)(error),
+        })?;
+        let pool = FlushPool::new(config.flush_threads);
+        let data_dir = data_dir.to_path_buf();
+        let shared = Arc::new(Shared {
+            disk,
+            data_dir,
+            node_dir,
+            config,
+            pool,
+        });
+        let identity_path = shared.node_dir.join(IDENTITY_FILE);
+        let known = shared
+            .disk
+            .exists(&identity_path)
+            .map_err(NodeError::io(&identity_path))?;
+        let (core, recovery) = if known {
+            Core::resume(&shared, &identity_path, boot)?
+        } else {
+            Core::found(&shared, &identity_path, boot)?
+        };
+        let store = Self {
+            shared,
+            core: Mutex::new(core),
+            _lock: lock,
+        };
+        Ok((store, recovery))
+    }
+
+    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock()
+    }
+
+    /// Who this directory is.
+    #[must_use]
+    pub fn identity(&self) -> NodeIdentity {
+        self.core().identity.identity().clone()
+    }
+
+    /// Binds the directory to a cluster; durable when this returns.
+    pub fn set_cluster_id(&self, cluster_id: Uuid) -> Result<(), NodeError> {
+        let mut core = self.core();
+        let mut identity = core.identity.identity().clone();
+        if identity.cluster_id.is_some_and(|bound| bound != cluster_id) {
+            return Err(NodeError::Misuse {
+                group: 0,
+                what: "bound to another cluster already",
+            });
+        }
+        identity.cluster_id = Some(cluster_id);
+        core.identity.write(identity)
+    }
+
+    /// Sets the clean mark. The caller has synced every log and no round is under way; nothing can
+    /// be written behind it.
+    pub fn close_clean(&self) -> Result<(), NodeError> {
+        if self.needs_idle_round() {
+            self.idle_round()?;
+        }
+        let mut core = self.core();
+        core.check(0)?;
+        let mut identity = core.identity.identity().clone();
+        identity.clean = true;
+        core.identity.write(identity)?;
+        core.stopped = Some("the node store is closed");
+        Ok(())
+    }
+
+    /// Says that a log's recovery has succeeded: all that the WAL or a side file held of it is in
+    /// its files, synced. To be called for each log that was opened, before the first checkpoint;
+    /// entries of a log that never opens are moved to a side file by it (W6).
+    pub fn log_opened(&self, group: u64) {
+        let mut core = self.core();
+        core.dirty.remove(&group);
+        if let Some(state) = core.image.groups.get_mut(&group) {
+            state.side_file = 0;
+        }
+    }
+
+    /// Says that a log can no longer be synced: the next checkpoint moves its entries to a side file.
+    pub fn fence(&self, group: u64) {
+        if let Some(log) = self.core().dirty.get_mut(&group) {
+            *log = None;
+        }
+    }
+
+    /// What the WAL and its side files hold of a group now: the input for opening its log anew after
+    /// it was poisoned (W8). Not while a round is under way.
+    pub fn read_group(&self, group: u64) -> Result<Option<GroupRecord>, NodeError> {
+        let core = self.core();
+        core.check(group)?;
+        let (mut image, _) = core.replay_live(&self.shared)?;
+        let mut record = image
+            .groups
+            .get_mut(&group)
+            .and_then(|state| state.take_record());
+        if let (Some(record), Some(state)) = (&mut record, core.image.groups.get(&group)) {
+            record.recovering |= state.flags.recovering;
+        }
+        Ok(record)
+    }
+
+    /// Bytes of the ring that hold what a boot would read.
+    #[must_use]
+    pub fn wal_used_bytes(&self) -> u64 {
+        self.core().ring.used()
+    }
+
+    /// Logs that a checkpoint found to be failing when a round had to make room by itself.
+    #[must_use]
+    pub fn take_failed_logs(&self) -> Vec<(u64, io::Error)> {
+        std::mem::take(&mut self.core().failed_logs)
+    }
+}
+
+impl Core {
+    fn new(ring: Ring, image: Image, identity: IdentityFile) -> Self {
+        let state_bytes = image
+            .groups
+            .values()
+            .map(super::image::GroupState::state_bytes)
+            .sum();
+        Self {
+            ring,
+            image,
+            dirty: BTreeMap::new(),
+            phase: Phase::Idle,
+            checkpoints: 0,
+            lagging: BTreeSet::new(),
+            state_bytes,
+            sides_in_use: BTreeSet::new(),
+            sides_named: BTreeSet::new(),
+            next_side: 1,
+            damaged: false,
+            in_round: false,
+            stopped: None,
+            failed_logs: Vec::new(),
+            identity,
+        }
+    }
+
+    fn found(
+        shared: &Shared,
+        identity_path: &Path,
+        boot: Boot,
+    ) -> Result<(Self, NodeRecovery), NodeError> {
+        let wal_path = shared.node_dir.join(WAL_FILE);
+        let directory_id = boot.new_directory_id;
+        let bytes = shared.config.wal_bytes;
+        let ring = Ring::create(&*shared.disk, &wal_path, directory_id, bytes, 1)?;
+        // The identity is written last: a directory without it is not founded yet.
+        let identity = NodeIdentity {
+            directory_id,
+            cluster_id: None,
+            node_id: boot.node_id,
+            incarnation: 1,
+            kernel_boot_id: boot.kernel_boot_id,
+            clean: false,
+        };
+        let identity = IdentityFile::create(&*shared.disk, identity_path, identity)?;
+        let recovery = NodeRecovery {
+            directory_id,
+            cluster_id: None,
+            incarnation: 1,
+            founded: true,
+            unclean_power_loss: false,
+            groups: BTreeMap::new(),
+            removed: Vec::new(),
+            damage: None,
+            replayed_records: 0,
+            wal_end: ChainEnd::Clean,
+        };
+        Ok((Self::new(ring, Image::default(), identity), recovery))
+    }
+
+    fn resume(
+        shared: &Shared,
+        identity_path: &Path,
+        boot: Boot,
+    ) -> Result<(Self, NodeRecovery), NodeError> {
+        let mut identity = IdentityFile::open(&*shared.disk, identity_path, OpenMode::Existing)?;
+        let stored = identity.identity().clone();
+        if stored.node_id != boot.node_id {
+            return Err(NodeError::OtherNode {
+                stored: stored.node_id,
+                given: boot.node_id,
+            });
+        }
+        let path = shared.node_dir.join(WAL_FILE);
+        if !shared.disk.exists(&path).map_err(NodeError::io(&path))? {
+            return Err(NodeError::damaged(&path, 0, "the file is missing"));
+        }
+        let file = shared
+            .disk
+            .open(&path, OpenMode::Existing)
+            .map_err(NodeError::io(&path))?;
+        let preamble = Preamble::read(&*file, &path)?;
+        if preamble.directory_id != stored.directory_id {
+            return Err(NodeError::damaged(
+                &path,
+                16,
+                "it belongs to another data directory",
+            ));
+        }
+        let (geometry, mark) = (preamble.geometry, preamble.newest_mark(&path)?);
+        let chain = follow(&*file, geometry, mark.point, None).map_err(NodeError::io(&path))?;
+        if chain.tail.round <= mark.must_reach {
+            let position = geometry.offset(chain.tail.position);
+            let what = "the states that the last checkpoint wrote are not readable";
+            return Err(NodeError::damaged(&path, position, what));
+        }
+        let incarnation = stored.incarnation + 1;
+        let generation = u32::try_from(incarnation).unwrap_or(u32::MAX);
+        if chain.tail.generation >= generation {
+            let what = "the incarnation is below that of the WAL: an older copy was put back";
+            return Err(NodeError::damaged(identity_path, 56, what));
+        }
+        let unclean_power_loss = !stored.clean && stored.kernel_boot_id != boot.kernel_boot_id;
+        let (mut replay, loaded) = replay_chain(shared, &chain, &path)?;
+        let replayed_records = chain.steps.len();
+        let (groups, damage) = take_records(&mut replay, geometry);
+
+        // Durable before anything is appended or answered (R2, R3).
+        identity.write(NodeIdentity {
+            incarnation,
+            kernel_boot_id: boot.kernel_boot_id,
+            clean: false,
+            ..stored.clone()
+        })?;
+        let ring = Ring::resume(file, path, geometry, mark, chain.tail, generation);
+        let from = chain.last_round.start - mark.point.position;
+        let to = chain.last_round.end - mark.point.position;
+        let range = super::wal::ring::to_usize(from)..super::wal::ring::to_usize(to);
+        let last_round = chain.bytes.get(range).unwrap_or_default();
+        ring.write_again(chain.last_round.start, last_round)
+            .map_err(NodeError::io(&ring.path))?;
+
+        let mut image = replay.image;
+        let recovery = NodeRecovery {
+            directory_id: stored.directory_id,
+            cluster_id: stored.cluster_id,
+            incarnation,
+            founded: false,
+            unclean_power_loss,
+            removed: std::mem::take(&mut image.removed),
+            replayed_records,
+            wal_end: chain.end,
+            groups,
+            damage,
+        };
+        let mut core = Self::new(ring, image, identity);
+        core.damaged = recovery.damage.is_some();
+        for (group, record) in &recovery.groups {
+            if !record.entries.is_empty() {
+                core.dirty.insert(*group, None);
+            }
+        }
+        core.sides_in_use = loaded;
+        core.find_sides(shared)?;
+        Ok((core, recovery))
+    }
+
+    /// Fails when the store has stopped or a round is under way.
+    pub(super) fn check(&self, group: u64) -> Result<(), NodeError> {
+        if let Some(what) = self.stopped {
+            return Err(NodeError::Misuse { group, what });
+        }
+        if self.in_round {
+            return Err(NodeError::Misuse {
+                group,
+                what: "a flush round is under way",
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes the WAL out of service for good.
+    pub(super) fn wal_failed(&mut self, source: io::Error) -> NodeError {
+        self.stopped = Some("the node WAL has failed");
+        super::error::WalFailed { source }.into()
+    }
+
+    /// What a boot would find now, entries included.
+    pub(super) fn replay_live(
+        &self,
+        shared: &Shared,
+    ) -> Result<(Image, BTreeSet<(u64, u64)>), NodeError> {
+        let (file, geometry) = (&*self.ring.file, self.ring.geometry);
+        let limit = Some(self.ring.tail.position);
+        let chain = follow(file, geometry, self.ring.mark.point, limit)
+            .map_err(NodeError::io(&self.ring.path))?;
+        if chain.tail.round != self.ring.tail.round {
+            let position = geometry.offset(chain.tail.position);
+            let what = "a record that was written by this process is not readable";
+            return Err(NodeError::damaged(&self.ring.path, position, what));
+        }
+        let (replay, loaded) = replay_chain(shared, &chain, &self.ring.path)?;
+        Ok((replay.image, loaded))
+    }
+
+    /// Side files that nothing names are removed.
+    pub(super) fn find_sides(&mut self, shared: &Shared) -> Result<(), NodeError> {
+        let names = shared
+            .disk
+            .read_dir(&shared.node_dir)
+            .map_err(NodeError::io(&shared.node_dir))?;
+        for entry in names {
+            let Some((group, number)) = parse_name(&entry.name) else {
+                continue;
+            };
+            self.next_side = self.next_side.max(number + 1);
+            if !self.sides_in_use.contains(&(group, number)) {
+                let path = side_path(&shared.node_dir, group, number);
+                shared
+                    .disk
+                    .remove_file(&path)
+                    .map_err(NodeError::io(&path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Replays a chain; also the side files that its records name.
+fn replay_chain(
+    shared: &Shared,
+    chain: &Chain,
+    path: &Path,
+) -> Result<(Replay, BTreeSet<(u64, u64)>), NodeError> {
+    let mut replay = Replay::default();
+    let mut named = BTreeSet::new();
+    let mut load = |group, number| -> Result<Vec<LogEntry>, NodeError> {
+        named.insert((group, number));
+        read_side(&*shared.disk, &side_path(&shared.node_dir, group, number))
+    };
+    for step in &chain.steps {
+        match step {
+            Step::Gap { from, to } => replay.gap(*from, *to),
+            Step::Record {
+                position,
+                header,
+                body,
+            } => {
+                let Some(body) = chain.body(header, body) else {
+                    let what = "a good record is of a kind that this program does not know";
+                    return Err(NodeError::damaged(path, *position, what));
+                };
+                replay.record(header, &body, &mut load)?;
+            }
+        }
+    }
+    Ok((replay, named))
+}
+
+/// Takes out what recovery is told; groups of which too little is left are taken out of the image.
+fn take_records(
+    replay: &mut Replay,
+    geometry: super::wal::ring::Geometry,
+) -> (BTreeMap<u64, GroupRecord>, Option<WalDamage>) {
+    let affected = replay.settle();
+    let mut groups = BTreeMap::new();
+    let mut lost = Vec::new();
+    for (group, state) in &mut replay.image.groups {
+        match state.take_record() {
+            Some(record) => {
+                groups.insert(*group, record);
+            }
+            None => lost.push((*group, state.replica)),
+        }
+    }
+    replay
+        .image
+        .groups
+        .retain(|_, state| state.identity.is_some());
+    let damage = (!replay.gaps.is_empty() || !affected.is_empty()).then(|| WalDamage {
+        places: replay
+            .gaps
+            .iter()
+            .map(|(from, to)| (geometry.offset(*from), to - from))
+            .collect(),
+        affected: affected
+            .iter()
+            .copied()
+            .filter(|group| groups.contains_key(group))
+            .collect(),
+        lost,
+    });
+    (groups, damage)
+}
