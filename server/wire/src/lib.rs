@@ -11,7 +11,7 @@
 //! | File | Holds |
 //! |---|---|
 //! | `codec/reader.rs` | [`Reader`]: bounded reading of one frame |
-//! | `codec/writer.rs` | [`Writer`] and [`Encoded`]: writing into segments, large records uncopied |
+//! | `codec/writer.rs` | [`Writer`] and [`Encoded`]: segments, large records uncopied |
 //! | `codec/value.rs` | how each field type is read and written, classic and flexible |
 //! | `codec/table.rs` | the macro behind the field tables |
 //! | `api/*.rs` | one API each: request and response |

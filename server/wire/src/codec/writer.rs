@@ -1,4 +1,4 @@
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::WireError;
 
@@ -12,7 +12,7 @@ const SEGMENT_MIN_BYTES: usize = 1024;
 /// in the buffer at which they belong, so that they are never copied.
 #[derive(Debug, Default)]
 pub struct Writer {
-    buffer: BytesMut,
+    buffer: Vec<u8>,
     cuts: Vec<Cut>,
     cut_bytes: usize,
     /// How many tagged fields enclose the place being written. Their length stands before them,
@@ -38,7 +38,7 @@ impl Writer {
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
         Self {
-            buffer: BytesMut::with_capacity(bytes),
+            buffer: Vec::with_capacity(bytes),
             ..Self::default()
         }
     }
@@ -57,17 +57,17 @@ impl Writer {
 
     /// Appends bytes as they are.
     pub fn slice(&mut self, bytes: &[u8]) {
-        self.buffer.put_slice(bytes);
+        self.buffer.extend_from_slice(bytes);
     }
 
     /// A big-endian 16-bit integer.
     pub fn i16(&mut self, value: i16) {
-        self.buffer.put_i16(value);
+        self.slice(&value.to_be_bytes());
     }
 
     /// A big-endian 32-bit integer.
     pub fn i32(&mut self, value: i32) {
-        self.buffer.put_i32(value);
+        self.slice(&value.to_be_bytes());
     }
 
     /// Appends bytes, set aside if there are many of them.
@@ -85,8 +85,12 @@ impl Writer {
 
     /// An unsigned variable-length integer: seven bits a byte, the lowest first.
     pub(crate) fn uvarint(&mut self, value: u32) {
+        if let Ok(byte @ ..0x80) = u8::try_from(value) {
+            self.buffer.push(byte);
+            return;
+        }
         let (bytes, len) = uvarint_bytes(value);
-        self.buffer.put_slice(bytes.get(..len).unwrap_or_default());
+        self.slice(bytes.get(..len).unwrap_or_default());
     }
 
     /// A length of the flexible encodings, which is stored plus one; null is zero.
@@ -142,7 +146,7 @@ impl Writer {
     #[must_use]
     pub fn finish(self) -> Encoded {
         let len = self.len();
-        let mut rest = self.buffer.freeze();
+        let mut rest = Bytes::from(self.buffer);
         let mut segments = Vec::with_capacity(self.cuts.len() * 2 + 1);
         let mut taken = 0;
         for Cut { at, bytes } in self.cuts {
