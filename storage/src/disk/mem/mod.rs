@@ -37,6 +37,14 @@ pub struct MemSnapshot {
     inodes: Vec<Option<Inode>>,
 }
 
+/// Syncs that were called and have not ended, see [`MemDisk::begin_slow_syncs`].
+#[derive(Debug)]
+pub struct SlowSyncs {
+    /// What was synced, and the last change that it covers.
+    inodes: Vec<(usize, u64)>,
+    generation: u64,
+}
+
 impl Default for MemDisk {
     fn default() -> Self {
         Self::new()
@@ -68,6 +76,39 @@ impl MemDisk {
     /// that had been made when a flush began that takes time. None: all of them.
     pub fn sync_horizon(&self, horizon: Option<u64>) {
         self.tree.lock().horizon = horizon;
+    }
+
+    /// From now on syncs succeed at once and make durable what they would only when their list is
+    /// handed to [`MemDisk::finish_syncs`]: syncs that take time. A crash before that forgets them.
+    pub fn begin_slow_syncs(&self) {
+        self.tree.lock().slow = Some(Vec::new());
+    }
+
+    /// The syncs since [`MemDisk::begin_slow_syncs`]; later ones take effect at once again.
+    #[must_use]
+    pub fn take_slow_syncs(&self) -> SlowSyncs {
+        let mut tree = self.tree.lock();
+        let inodes = tree.slow.take().unwrap_or_default();
+        SlowSyncs {
+            inodes,
+            generation: tree.generation,
+        }
+    }
+
+    /// Makes durable what the listed syncs were called for.
+    pub fn finish_syncs(&self, syncs: SlowSyncs) {
+        let mut tree = self.tree.lock();
+        if tree.generation != syncs.generation {
+            return;
+        }
+        for (inode, seq) in syncs.inodes {
+            match tree.inodes.get_mut(inode) {
+                Some(Some(Inode::Dir(dir))) => dir.sync(Some(seq)),
+                Some(Some(Inode::File(file))) => file.sync(Some(seq)),
+                _ => {}
+            }
+        }
+        tree.sweep();
     }
 
     /// The sequence number of the last change.
@@ -190,6 +231,11 @@ impl Disk for MemDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut tree = self.tree.lock();
         tree.faults.strike(Operation::SyncDir, path)?;
+        if tree.slow.is_some() {
+            let inode = tree.find(path).ok_or(ErrorKind::NotFound)?;
+            tree.put_off(inode);
+            return Ok(());
+        }
         let horizon = tree.horizon;
         tree.dir_mut(path)?.sync(horizon);
         tree.sweep();
@@ -199,6 +245,10 @@ impl Disk for MemDisk {
     fn sync_all(&self, path: &Path) -> io::Result<()> {
         let mut tree = self.tree.lock();
         tree.faults.strike(Operation::Sync, path)?;
+        if tree.slow.is_some() {
+            (0..tree.inodes.len()).for_each(|inode| tree.put_off(inode));
+            return Ok(());
+        }
         let horizon = tree.horizon;
         for inode in tree.inodes.iter_mut().flatten() {
             match inode {
@@ -332,6 +382,10 @@ impl DiskFile for MemFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let synced = self.with(Some(Operation::Sync), |tree| {
+            if tree.slow.is_some() {
+                tree.put_off(self.inode);
+                return Ok(());
+            }
             let horizon = tree.horizon;
             tree.file_mut(self.inode)?.sync(horizon);
             Ok(())

@@ -214,3 +214,29 @@ fn a_removed_directory_can_come_back_until_its_parent_is_synced() {
     disk.crash(0, &CrashModel::LOSE_ALL);
     assert!(!disk.exists(Path::new("/p/d")).unwrap());
 }
+
+#[test]
+fn a_slow_sync_counts_when_it_ends_and_covers_what_was_there_when_it_began() {
+    let disk = MemDisk::new();
+    let path = Path::new("/f");
+    let open = || disk.open(path, OpenMode::Create).unwrap();
+    let file = open();
+    disk.sync_dir(Path::new("/")).unwrap();
+    let write = |at: u64| file.write_all_at(&[IoSlice::new(b"x")], at).unwrap();
+    write(0);
+    disk.begin_slow_syncs();
+    file.sync_data().unwrap();
+    let first = disk.take_slow_syncs();
+    write(1);
+    disk.finish_syncs(first);
+    disk.crash(1, &CrashModel::LOSE_ALL);
+    assert_eq!(open().len().unwrap(), 1);
+    let file = open();
+    file.write_all_at(&[IoSlice::new(b"y")], 1).unwrap();
+    disk.begin_slow_syncs();
+    file.sync_data().unwrap();
+    let second = disk.take_slow_syncs();
+    disk.crash(1, &CrashModel::LOSE_ALL);
+    disk.finish_syncs(second);
+    assert_eq!(open().len().unwrap(), 1);
+}

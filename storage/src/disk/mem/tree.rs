@@ -30,6 +30,8 @@ pub(super) struct Tree {
     unlinked: usize,
     pub(super) seq: u64,
     pub(super) horizon: Option<u64>,
+    /// Syncs that are put off, where they are.
+    pub(super) slow: Option<Vec<(usize, u64)>>,
     pub(super) capacity: u64,
     pub(super) used: u64,
     pub(super) faults: Faults,
@@ -54,6 +56,14 @@ fn split(path: &Path) -> io::Result<(&Path, String)> {
 }
 
 impl Tree {
+    /// Notes a sync that takes effect later.
+    pub(super) fn put_off(&mut self, inode: usize) {
+        let seq = self.seq;
+        if let Some(slow) = &mut self.slow {
+            slow.push((inode, seq));
+        }
+    }
+
     pub(super) fn new() -> Self {
         Self {
             inodes: vec![Some(Inode::Dir(DirState::default()))],
@@ -61,6 +71,7 @@ impl Tree {
             unlinked: 0,
             seq: 0,
             horizon: None,
+            slow: None,
             capacity: u64::MAX,
             used: 0,
             faults: Faults::default(),
