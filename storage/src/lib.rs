@@ -5,6 +5,8 @@
 
 pub mod disk;
 pub mod entry;
+pub mod format;
+pub mod log;
 pub mod node;
 #[doc(hidden)]
 pub mod planted;
@@ -13,5 +15,9 @@ pub mod recovered;
 
 pub use disk::{DirEntry, Disk, DiskFile, MemDisk, OpenMode, StdDisk};
 pub use entry::{EntryKind, LogEntry};
+pub use log::{
+    Appended, EntryMeta, Fetched, Log, LogConfig, LogError, LogFlush, LogReader, LogResult,
+    LogSync, TimestampOffset,
+};
 pub use producer_state::{BadSnapshot, ProducerState, SequenceVerdict};
 pub use recovered::{GroupRecord, HardState, LogIdentity, LogStart, StoredConf};

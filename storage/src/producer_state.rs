@@ -96,9 +96,13 @@ impl ProducerState {
     /// What a batch with these sequences is.
     #[must_use]
     pub fn check(&self, producer_id: i64, epoch: i16, first: i32, last: i32) -> SequenceVerdict {
-        let Some(producer) = self.producers.get(&producer_id) else { return SequenceVerdict::Next };
+        let Some(producer) = self.producers.get(&producer_id) else {
+            return SequenceVerdict::Next;
+        };
         if epoch < producer.epoch {
-            return SequenceVerdict::Fenced { current: producer.epoch };
+            return SequenceVerdict::Fenced {
+                current: producer.epoch,
+            };
         }
         if epoch > producer.epoch {
             return if first == 0 {
@@ -107,15 +111,20 @@ impl ProducerState {
                 SequenceVerdict::OutOfOrder { expected: 0 }
             };
         }
-        let known =
-            producer.batches.iter().find(|b| b.first_sequence == first && b.last_sequence == last);
+        let known = producer
+            .batches
+            .iter()
+            .find(|b| b.first_sequence == first && b.last_sequence == last);
         if let Some(known) = known {
             return SequenceVerdict::Duplicate {
                 base_offset: known.base_offset,
                 last_offset: known.last_offset,
             };
         }
-        let expected = producer.batches.back().map_or(0, |b| increment_sequence(b.last_sequence, 1));
+        let expected = producer
+            .batches
+            .back()
+            .map_or(0, |b| increment_sequence(b.last_sequence, 1));
         if first == expected {
             SequenceVerdict::Next
         } else {
@@ -150,7 +159,10 @@ impl ProducerState {
         let producer = self
             .producers
             .entry(producer_id)
-            .or_insert_with(|| Producer { epoch, batches: VecDeque::new() });
+            .or_insert_with(|| Producer {
+                epoch,
+                batches: VecDeque::new(),
+            });
         if producer.epoch != epoch {
             producer.epoch = epoch;
             producer.batches.clear();
@@ -183,7 +195,8 @@ impl ProducerState {
     /// Forgets producers whose last batch is older than `expiration_ms` (`producer.id.expiration.ms`).
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         let oldest = now_ms.saturating_sub(expiration_ms);
-        self.producers.retain(|_, p| p.batches.back().is_some_and(|b| b.timestamp >= oldest));
+        self.producers
+            .retain(|_, p| p.batches.back().is_some_and(|b| b.timestamp >= oldest));
     }
 
     /// Kafka's `.snapshot`: the last batch of each producer.
@@ -309,7 +322,11 @@ impl ProducerState {
                 .collect();
             state.producers.insert(id, Producer { epoch, batches });
         }
-        if input.has_remaining() { Err(bad) } else { Ok(state) }
+        if input.has_remaining() {
+            Err(bad)
+        } else {
+            Ok(state)
+        }
     }
 }
 
@@ -336,22 +353,40 @@ mod tests {
             (7, 0, 4, 4, 0),
             (7, 0, 5, 5, 9),
         ]);
-        assert_eq!(state.check(7, 0, 0, 0), SequenceVerdict::OutOfOrder { expected: 15 });
+        assert_eq!(
+            state.check(7, 0, 0, 0),
+            SequenceVerdict::OutOfOrder { expected: 15 }
+        );
         for (sequence, offset) in [(1, 1), (2, 2), (3, 3), (4, 4)] {
-            let duplicate = SequenceVerdict::Duplicate { base_offset: offset, last_offset: offset };
+            let duplicate = SequenceVerdict::Duplicate {
+                base_offset: offset,
+                last_offset: offset,
+            };
             assert_eq!(state.check(7, 0, sequence, sequence), duplicate);
         }
-        let duplicate = SequenceVerdict::Duplicate { base_offset: 5, last_offset: 14 };
+        let duplicate = SequenceVerdict::Duplicate {
+            base_offset: 5,
+            last_offset: 14,
+        };
         assert_eq!(state.check(7, 0, 5, 14), duplicate);
         assert_eq!(state.check(7, 0, 15, 15), SequenceVerdict::Next);
-        assert_eq!(state.check(7, 0, 17, 17), SequenceVerdict::OutOfOrder { expected: 15 });
+        assert_eq!(
+            state.check(7, 0, 17, 17),
+            SequenceVerdict::OutOfOrder { expected: 15 }
+        );
     }
 
     #[test]
     fn a_new_epoch_begins_at_zero_and_an_old_one_is_fenced() {
         let state = with(&[(7, 3, 0, 0, 4)]);
-        assert_eq!(state.check(7, 2, 5, 5), SequenceVerdict::Fenced { current: 3 });
-        assert_eq!(state.check(7, 4, 5, 5), SequenceVerdict::OutOfOrder { expected: 0 });
+        assert_eq!(
+            state.check(7, 2, 5, 5),
+            SequenceVerdict::Fenced { current: 3 }
+        );
+        assert_eq!(
+            state.check(7, 4, 5, 5),
+            SequenceVerdict::OutOfOrder { expected: 0 }
+        );
         assert_eq!(state.check(7, 4, 0, 0), SequenceVerdict::Next);
         assert_eq!(state.check(8, 0, 123, 123), SequenceVerdict::Next);
     }
@@ -361,7 +396,10 @@ mod tests {
         let state = with(&[(7, 0, i32::MAX - 1, 100, 2)]);
         assert_eq!(state.check(7, 0, 1, 1), SequenceVerdict::Next);
         let back = ProducerState::from_snapshot(&state.to_snapshot()).unwrap();
-        let duplicate = SequenceVerdict::Duplicate { base_offset: 100, last_offset: 102 };
+        let duplicate = SequenceVerdict::Duplicate {
+            base_offset: 100,
+            last_offset: 102,
+        };
         assert_eq!(back.check(7, 0, i32::MAX - 1, 0), duplicate);
     }
 
@@ -376,11 +414,17 @@ mod tests {
             let mut damaged = snapshot.to_vec();
             damaged[at] ^= 1;
             assert!(ProducerState::from_snapshot(&damaged).is_err(), "byte {at}");
-            assert!(ProducerState::from_snapshot(&snapshot[..at]).is_err(), "cut at {at}");
+            assert!(
+                ProducerState::from_snapshot(&snapshot[..at]).is_err(),
+                "cut at {at}"
+            );
         }
         let lossless = state.encode();
         for at in 0..lossless.len() {
-            assert!(ProducerState::decode(&lossless[..at]).is_err(), "cut at {at}");
+            assert!(
+                ProducerState::decode(&lossless[..at]).is_err(),
+                "cut at {at}"
+            );
         }
     }
 

@@ -1,0 +1,114 @@
+//! What can go wrong with a log, by what the caller does about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error of a log.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// A call of the operating system failed. After a failed write or sync the log is poisoned.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// There is no room. What was asked for beyond `last_index` was not written; the log is whole
+    /// and the rest can be appended once there is room.
+    #[error("{path}: no space left; entries up to {last_index} are written")]
+    Full {
+        /// The file that could not grow.
+        path: PathBuf,
+        /// The last entry that is in the log.
+        last_index: u64,
+    },
+    /// A write or sync failed earlier; nothing more is taken (I10).
+    #[error(
+        "{path}: a write or sync failed earlier, the log takes nothing more until it is opened again"
+    )]
+    Poisoned {
+        /// The log's directory.
+        path: PathBuf,
+    },
+    /// Bytes that were durable are not what they were. Nothing was cut.
+    #[error("{path}: damaged at byte {position}: {what}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        position: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The log's files are not there, though its record says that they were created (R3).
+    #[error("{path}: the log is gone")]
+    Missing {
+        /// The log's directory.
+        path: PathBuf,
+    },
+    /// A log is to be created where files of one are already.
+    #[error("{path}: there are files of a log already")]
+    Exists {
+        /// The log's directory.
+        path: PathBuf,
+    },
+    /// The files are those of another replica.
+    #[error("{path}: belongs to group {group}, replica {replica}")]
+    Foreign {
+        /// The file that says so.
+        path: PathBuf,
+        /// The group that it names.
+        group: u64,
+        /// The replica that it names.
+        replica: u64,
+    },
+    /// An offset that the log does not have.
+    #[error("offset {offset} is outside {start} to {end}")]
+    OutOfRange {
+        /// The offset.
+        offset: i64,
+        /// The log's first offset.
+        start: i64,
+        /// The log's next offset.
+        end: i64,
+    },
+    /// An index that the log does not have.
+    #[error("index {index} is outside {first} to {last}")]
+    NoSuchEntry {
+        /// The index.
+        index: u64,
+        /// The log's first index.
+        first: u64,
+        /// The log's last index.
+        last: u64,
+    },
+}
+
+impl LogError {
+    pub(crate) fn damaged(path: &Path, position: u64, what: &'static str) -> Self {
+        Self::Damaged {
+            path: path.to_path_buf(),
+            position,
+            what,
+        }
+    }
+}
+
+/// The result of a call on a log.
+pub type LogResult<T> = Result<T, LogError>;
+
+/// Names the file that an I/O error is about.
+pub(crate) trait IoContext<T> {
+    fn at(self, path: &Path) -> LogResult<T>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn at(self, path: &Path) -> LogResult<T> {
+        self.map_err(|source| LogError::Io {
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! The open files of one segment.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::format::SegmentFile;
+use crate::log::error::{IoContext, LogResult};
+
+/// The files of one segment, each opened when it is first needed.
+#[derive(Debug)]
+pub(crate) struct Files {
+    disk: Arc<dyn Disk>,
+    dir: Arc<PathBuf>,
+    pub(crate) base_offset: i64,
+    log: OnceLock<Arc<dyn DiskFile>>,
+    raft: OnceLock<Arc<dyn DiskFile>>,
+    aux: OnceLock<Arc<dyn DiskFile>>,
+    index: OnceLock<Arc<dyn DiskFile>>,
+    time_index: OnceLock<Arc<dyn DiskFile>>,
+}
+
+impl Files {
+    /// Those of a segment that exists, or will be created file by file.
+    pub(crate) fn new(disk: &Arc<dyn Disk>, dir: &Arc<PathBuf>, base_offset: i64) -> Self {
+        Self {
+            disk: Arc::clone(disk),
+            dir: Arc::clone(dir),
+            base_offset,
+            log: OnceLock::new(),
+            raft: OnceLock::new(),
+            aux: OnceLock::new(),
+            index: OnceLock::new(),
+            time_index: OnceLock::new(),
+        }
+    }
+
+    fn slot(&self, file: SegmentFile) -> &OnceLock<Arc<dyn DiskFile>> {
+        match file {
+            SegmentFile::Log => &self.log,
+            SegmentFile::Raft => &self.raft,
+            SegmentFile::Aux => &self.aux,
+            SegmentFile::Index => &self.index,
+            SegmentFile::TimeIndex => &self.time_index,
+            SegmentFile::Snapshot => unreachable!("snapshots are written whole, never kept open"),
+        }
+    }
+
+    pub(crate) fn path(&self, file: SegmentFile) -> PathBuf {
+        file.path(&self.dir, self.base_offset)
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The file, opened or created as `mode` says if it is not open yet.
+    pub(crate) fn open(&self, file: SegmentFile, mode: OpenMode) -> LogResult<&Arc<dyn DiskFile>> {
+        let slot = self.slot(file);
+        if let Some(open) = slot.get() {
+            return Ok(open);
+        }
+        let path = self.path(file);
+        let opened = self.disk.open(&path, mode).at(&path)?;
+        Ok(slot.get_or_init(|| opened))
+    }
+
+    pub(crate) fn log(&self) -> LogResult<&Arc<dyn DiskFile>> {
+        self.open(SegmentFile::Log, OpenMode::Existing)
+    }
+
+    pub(crate) fn raft(&self) -> LogResult<&Arc<dyn DiskFile>> {
+        self.open(SegmentFile::Raft, OpenMode::Existing)
+    }
+
+    /// The file if it is open already.
+    pub(crate) fn opened(&self, file: SegmentFile) -> Option<&Arc<dyn DiskFile>> {
+        self.slot(file).get()
+    }
+
+    /// Creates a file, empty: one of that name would be left of a creation that failed.
+    pub(crate) fn create(&self, file: SegmentFile) -> LogResult<&Arc<dyn DiskFile>> {
+        let created = self.open(file, OpenMode::Create)?;
+        let path = created.path();
+        if created.len().at(path)? > 0 {
+            created.set_len(0).at(path)?;
+        }
+        Ok(created)
+    }
+
+    /// Unlinks a file if it is there.
+    pub(crate) fn remove(&self, file: SegmentFile) -> LogResult<()> {
+        let path = self.path(file);
+        match self.disk.remove_file(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.at(&path),
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Reading entries by their index.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use riverrun_record::BatchView;
+
+use crate::disk::OpenMode;
+use crate::entry::{EntryKind, LogEntry};
+use crate::format::SegmentFile;
+use crate::format::aux;
+use crate::format::sidecar::{RECORD_LEN, Record};
+use crate::log::error::{IoContext, LogError, LogResult};
+use crate::log::files::Files;
+use crate::log::runs::{end_offset_for_epoch, epoch_of_offset};
+use crate::log::shared::Shared;
+use crate::recovered::LogStart;
+
+/// Records read from a sealed segment's sidecar at once.
+const RECORDS_PER_READ: u64 = 1024;
+
+/// What is known of an entry without reading its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryMeta {
+    /// The Raft index.
+    pub index: u64,
+    /// The Raft term.
+    pub term: u64,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Its first Kafka offset, or the next one where it takes none.
+    pub base_offset: i64,
+    /// Last offset minus first offset.
+    pub last_offset_delta: u32,
+    /// Bytes of the batch or payload.
+    pub len: u32,
+}
+
+impl EntryMeta {
+    fn new(index: u64, record: &Record) -> Self {
+        Self {
+            index,
+            term: u64::from(record.term),
+            kind: record.kind,
+            base_offset: record.base_offset,
+            last_offset_delta: record.last_offset_delta,
+            len: record.len,
+        }
+    }
+
+    /// The next free offset behind the entry.
+    #[must_use]
+    pub fn next_offset(&self) -> i64 {
+        if self.kind.moves_offset() {
+            self.base_offset + i64::from(self.last_offset_delta) + 1
+        } else {
+            self.base_offset
+        }
+    }
+}
+
+/// Reads a log while it is written. Clones are cheap.
+///
+/// INVARIANT (I3, W9): whoever asks for bytes asks for what is committed and persisted here, and
+/// nothing above. Only that is never overwritten or cut, and the answers are slices of the file.
+#[derive(Debug, Clone)]
+pub struct LogReader {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl LogReader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The entry before the first one, and the first offset.
+    #[must_use]
+    pub fn start(&self) -> LogStart {
+        self.shared.inner.read().start
+    }
+
+    /// Index of the first entry; one above the last if there is none.
+    #[must_use]
+    pub fn first_index(&self) -> u64 {
+        self.shared.inner.read().first_index()
+    }
+
+    /// Index of the last entry; that before the first if there is none.
+    #[must_use]
+    pub fn last_index(&self) -> u64 {
+        self.shared.inner.read().last_index()
+    }
+
+    /// The first offset that is on disk.
+    #[must_use]
+    pub fn log_start_offset(&self) -> i64 {
+        self.shared.inner.read().start.offset
+    }
+
+    /// The offset that the next batch gets.
+    #[must_use]
+    pub fn next_offset(&self) -> i64 {
+        self.shared.inner.read().next_offset()
+    }
+
+    /// Bytes of all batches.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        let inner = self.shared.inner.read();
+        inner
+            .sealed
+            .iter()
+            .map(|segment| segment.log_len)
+            .sum::<u64>()
+            + inner.active.log_len
+    }
+
+    /// Base offsets of the segments, in order.
+    #[must_use]
+    pub fn segment_base_offsets(&self) -> Vec<i64> {
+        let inner = self.shared.inner.read();
+        let sealed = inner.sealed.iter().map(|segment| segment.shape.base_offset);
+        sealed.chain([inner.active.shape.base_offset]).collect()
+    }
+
+    /// Index of the last entry of each segment, in order: where a head may be dropped.
+    #[must_use]
+    pub fn segment_last_indexes(&self) -> Vec<u64> {
+        let inner = self.shared.inner.read();
+        let sealed = inner.sealed.iter().map(|segment| segment.last_index);
+        sealed.chain([inner.last_index()]).collect()
+    }
+
+    /// The term of an entry, or of the one before the first. Reads nothing.
+    #[must_use]
+    pub fn term(&self, index: u64) -> Option<u64> {
+        let inner = self.shared.inner.read();
+        if index == inner.start.prev_index {
+            return Some(inner.start.prev_term);
+        }
+        if index < inner.first_index() || index > inner.last_index() {
+            return None;
+        }
+        inner.runs.term(index)
+    }
+
+    /// The leader epoch and end offset that answer Kafka's `OffsetForLeaderEpoch`, for a log that
+    /// ends at `ceiling`; none where the epoch is newer than all or there is no data.
+    #[must_use]
+    pub fn end_offset_for_epoch(&self, epoch: i32, ceiling: i64) -> Option<(i32, i64)> {
+        end_offset_for_epoch(&self.shared.inner.read().runs.epochs(), epoch, ceiling)
+    }
+
+    /// The leader epoch that an offset of the log was written in.
+    #[must_use]
+    pub fn epoch_of_offset(&self, offset: i64) -> Option<i32> {
+        let inner = self.shared.inner.read();
+        if offset < inner.start.offset || offset >= inner.next_offset() {
+            return None;
+        }
+        epoch_of_offset(&inner.runs.epochs(), offset)
+    }
+
+    /// What is known of an entry; none where it is not in the log or its record cannot be read.
+    #[must_use]
+    pub fn entry_meta(&self, index: u64) -> Option<EntryMeta> {
+        let sealed = {
+            let inner = self.shared.inner.read();
+            if let Some(at) = inner.active.at(index) {
+                return inner
+                    .active
+                    .records
+                    .get(at)
+                    .map(|record| EntryMeta::new(index, record));
+            }
+            Arc::clone(inner.sealed_of_index(index)?)
+        };
+        let records = sealed.records(index, index + 1).ok()?;
+        records.first().map(|record| EntryMeta::new(index, record))
+    }
+
+    /// Index of the entry that holds an offset; none where the log does not have it.
+    #[must_use]
+    pub fn index_of_offset(&self, offset: i64) -> Option<u64> {
+        let sealed = {
+            let inner = self.shared.inner.read();
+            if offset < inner.start.offset || offset >= inner.next_offset() {
+                return None;
+            }
+            match inner.sealed.get(inner.segment_of_offset(offset)) {
+                Some(sealed) => Arc::clone(sealed),
+                None => {
+                    let active = &inner.active;
+                    let at = active
+                        .records
+                        .partition_point(|r| r.next_offset() <= offset);
+                    return Some(active.shape.first_index + at as u64);
+                }
+            }
+        };
+        sealed.search(|record| record.next_offset() > offset).ok()
+    }
+
+    /// Entries `lo..hi`, at least one and no more than `max_bytes` of payload behind it. Batches
+    /// are slices of the file.
+    ///
+    /// # Errors
+    /// `NoSuchEntry` where the log does not have all of them, `Damaged` where what is there is not
+    /// what was written.
+    pub fn entries(&self, lo: u64, hi: u64, max_bytes: u64) -> LogResult<Vec<LogEntry>> {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        let mut next = lo;
+        while next < hi {
+            let (files, records, sealed) = self.records_at(next, hi)?;
+            for (index, record) in (next..).zip(&records) {
+                let len = u64::from(record.len);
+                if !entries.is_empty() && bytes + len > max_bytes {
+                    return Ok(entries);
+                }
+                bytes += len;
+                entries.push(read_entry(&files, index, record, sealed)?);
+            }
+            next += records.len() as u64;
+        }
+        Ok(entries)
+    }
+
+    /// Records from `index` on, as many as are at hand in its segment.
+    fn records_at(&self, index: u64, hi: u64) -> LogResult<(Arc<Files>, Vec<Record>, bool)> {
+        let sealed = {
+            let inner = self.shared.inner.read();
+            let (first, last) = (inner.first_index(), inner.last_index());
+            if index < first || hi > last + 1 {
+                let index = if index < first { index } else { hi - 1 };
+                return Err(LogError::NoSuchEntry { index, first, last });
+            }
+            match inner.sealed_of_index(index) {
+                Some(sealed) => Arc::clone(sealed),
+                None => {
+                    let active = &inner.active;
+                    let from = active.at(index).unwrap_or(active.records.len());
+                    let to = active.at(hi).unwrap_or(active.records.len());
+                    let records = active.records.get(from..to).unwrap_or_default().to_vec();
+                    return Ok((Arc::clone(&active.files), records, false));
+                }
+            }
+        };
+        let to = hi.min(sealed.last_index + 1).min(index + RECORDS_PER_READ);
+        let records = sealed.records(index, to)?;
+        Ok((Arc::clone(&sealed.files), records, true))
+    }
+}
+
+/// Reads one entry. The bytes of an older segment were perhaps written long ago: their checksum is
+/// looked at again before they are passed on as what Raft agreed on.
+fn read_entry(files: &Files, index: u64, record: &Record, check_crc: bool) -> LogResult<LogEntry> {
+    let payload = match record.kind {
+        EntryKind::Data => read_batch(files, record, check_crc)?,
+        EntryKind::Conf | EntryKind::Command => read_payload(files, index, record)?,
+        EntryKind::Noop | EntryKind::Hole => Bytes::new(),
+    };
+    Ok(LogEntry {
+        index,
+        term: u64::from(record.term),
+        kind: record.kind,
+        base_offset: record.base_offset,
+        last_offset_delta: record.last_offset_delta,
+        payload,
+    })
+}
+
+fn read_batch(files: &Files, record: &Record, check_crc: bool) -> LogResult<Bytes> {
+    let log = files.log()?;
+    let position = u64::from(record.position);
+    let payload = log.slice(position, record.len as usize).at(log.path())?;
+    let whole = BatchView::parse(&payload).is_ok_and(|batch| {
+        batch.total_len() == payload.len()
+            && batch.base_offset() == record.base_offset
+            && batch.leader_epoch().cast_unsigned() == record.term
+            && (!check_crc || batch.crc_is_valid())
+    });
+    if !whole {
+        return Err(LogError::damaged(
+            log.path(),
+            position,
+            "not the batch that was written here",
+        ));
+    }
+    Ok(payload)
+}
+
+pub(super) fn read_payload(files: &Files, index: u64, record: &Record) -> LogResult<Bytes> {
+    let file = files.open(SegmentFile::Aux, OpenMode::Existing)?;
+    let position = u64::from(record.position);
+    let mut item = vec![0; aux::ITEM_HEADER_LEN as usize + record.len as usize];
+    file.read_exact_at(&mut item, position).at(file.path())?;
+    match aux::decode(index, &item) {
+        Some(payload) => Ok(Bytes::copy_from_slice(payload)),
+        None => {
+            let what = "not the payload that was written here";
+            Err(LogError::damaged(file.path(), position, what))
+        }
+    }
+}
+
+const _: () = assert!(RECORD_LEN == 32);

@@ -1,0 +1,212 @@
+//! What the writer of a log and its readers share: where each entry lies.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use crate::disk::Disk;
+use crate::format::SegmentFile;
+use crate::format::index::{Indexes, TIME_ENTRY_LEN, TimeEntry};
+use crate::format::sidecar::{RECORD_LEN, Record};
+use crate::log::error::{IoContext, LogError, LogResult};
+use crate::log::files::Files;
+use crate::log::runs::TermRuns;
+use crate::recovered::LogStart;
+
+/// Where a segment begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) base_offset: i64,
+    pub(crate) first_index: u64,
+    /// Bytes of the sidecar before its first record.
+    pub(crate) header_len: u64,
+}
+
+impl Shape {
+    /// Where the sidecar has the record of an index.
+    pub(crate) fn record_position(&self, index: u64) -> u64 {
+        self.header_len + (index - self.first_index) * RECORD_LEN as u64
+    }
+}
+
+/// A segment that is not written any more.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) files: Arc<Files>,
+    pub(crate) shape: Shape,
+    pub(crate) last_index: u64,
+    pub(crate) last_term: u64,
+    pub(crate) next_offset: i64,
+    /// Bytes of its `.log`.
+    pub(crate) log_len: u64,
+    /// The largest timestamp and the last offset of the batch that has it.
+    pub(crate) max: OnceLock<Option<TimeEntry>>,
+    /// Bytes of its indexes, once they were needed.
+    pub(crate) index: OnceLock<Bytes>,
+    pub(crate) time_index: OnceLock<Bytes>,
+}
+
+impl Sealed {
+    pub(crate) fn new(
+        files: Arc<Files>,
+        shape: Shape,
+        last: &Record,
+        last_index: u64,
+        log_len: u64,
+    ) -> Self {
+        Self {
+            files,
+            shape,
+            last_index,
+            last_term: u64::from(last.term),
+            next_offset: last.next_offset(),
+            log_len,
+            max: OnceLock::new(),
+            index: OnceLock::new(),
+            time_index: OnceLock::new(),
+        }
+    }
+
+    /// Reads records `from..to` of the sidecar.
+    pub(crate) fn records(&self, from: u64, to: u64) -> LogResult<Vec<Record>> {
+        let raft = self.files.raft()?;
+        let count = usize::try_from(to.saturating_sub(from)).unwrap_or(0);
+        let position = self.shape.record_position(from);
+        let mut bytes = vec![0; count * RECORD_LEN];
+        raft.read_exact_at(&mut bytes, position).at(raft.path())?;
+        let (records, _) = bytes.as_chunks::<RECORD_LEN>();
+        (from..)
+            .zip(records)
+            .map(|(index, bytes)| {
+                Record::decode(index, bytes).ok_or_else(|| {
+                    let at = self.shape.record_position(index);
+                    LogError::damaged(raft.path(), at, "the record's checksum does not match")
+                })
+            })
+            .collect()
+    }
+
+    /// The first index at or above `from` whose record satisfies `found`, which is false for none
+    /// behind one for which it is true; one above the last if there is none.
+    pub(crate) fn search(&self, mut found: impl FnMut(&Record) -> bool) -> LogResult<u64> {
+        let (mut low, mut high) = (self.shape.first_index, self.last_index + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let hit = self
+                .records(middle, middle + 1)?
+                .first()
+                .is_some_and(&mut found);
+            if hit { high = middle } else { low = middle + 1 }
+        }
+        Ok(low)
+    }
+
+    /// The bytes of `.index`. What it says is checked against the batches it points at.
+    pub(crate) fn index_bytes(&self) -> &Bytes {
+        self.index.get_or_init(|| self.whole(SegmentFile::Index))
+    }
+
+    /// The bytes of `.timeindex`.
+    pub(crate) fn time_bytes(&self) -> &Bytes {
+        self.time_index
+            .get_or_init(|| self.whole(SegmentFile::TimeIndex))
+    }
+
+    /// A whole index, or nothing: it only shortens the way.
+    fn whole(&self, file: SegmentFile) -> Bytes {
+        self.files
+            .open(file, crate::disk::OpenMode::Existing)
+            .ok()
+            .and_then(|open| {
+                let len = usize::try_from(open.len().ok()?).ok()?;
+                open.slice(0, len).ok()
+            })
+            .unwrap_or_default()
+    }
+
+    /// The largest timestamp with the last offset of its batch: the last entry of the time index.
+    pub(crate) fn max_timestamp(&self) -> Option<TimeEntry> {
+        *self.max.get_or_init(|| {
+            let bytes = self.time_bytes();
+            let at = bytes.len().checked_sub(TIME_ENTRY_LEN)?;
+            bytes.get(at..).map(TimeEntry::decode)
+        })
+    }
+}
+
+/// The segment that is written.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) files: Arc<Files>,
+    pub(crate) shape: Shape,
+    /// One for each entry, as in the sidecar.
+    pub(crate) records: Vec<Record>,
+    pub(crate) log_len: u64,
+    pub(crate) aux_len: u64,
+    pub(crate) next_offset: i64,
+    pub(crate) indexes: Indexes,
+}
+
+impl Active {
+    pub(crate) fn last_index(&self) -> u64 {
+        self.shape.first_index + self.records.len() as u64 - 1
+    }
+
+    /// Position in `records` of an index.
+    pub(crate) fn at(&self, index: u64) -> Option<usize> {
+        let at = usize::try_from(index.checked_sub(self.shape.first_index)?).ok()?;
+        (at < self.records.len()).then_some(at)
+    }
+}
+
+/// The segments and terms of a log.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) start: LogStart,
+    /// In order, all before the active one.
+    pub(crate) sealed: Vec<Arc<Sealed>>,
+    pub(crate) active: Active,
+    pub(crate) runs: TermRuns,
+}
+
+impl Inner {
+    pub(crate) fn first_index(&self) -> u64 {
+        self.start.prev_index + 1
+    }
+
+    /// The last entry; the one before the first if there is none.
+    pub(crate) fn last_index(&self) -> u64 {
+        self.active.last_index()
+    }
+
+    pub(crate) fn next_offset(&self) -> i64 {
+        self.active.next_offset
+    }
+
+    /// The sealed segment that holds an index.
+    pub(crate) fn sealed_of_index(&self, index: u64) -> Option<&Arc<Sealed>> {
+        let at = self
+            .sealed
+            .partition_point(|segment| segment.last_index < index);
+        self.sealed
+            .get(at)
+            .filter(|segment| segment.shape.first_index <= index)
+    }
+
+    /// Position among the sealed segments of the one that an offset lies in; their number for the
+    /// active one.
+    pub(crate) fn segment_of_offset(&self, offset: i64) -> usize {
+        self.sealed
+            .partition_point(|segment| segment.next_offset <= offset)
+    }
+}
+
+/// The writer's side and the readers' side hold one each.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: Arc<PathBuf>,
+    pub(crate) inner: RwLock<Inner>,
+}
