@@ -1,2 +1,44 @@
-//! Placeholder.
+//! Raft groups over partition logs, pure; and the runner that carries out what they decide.
+//!
+//! * `group` one Raft group: the library's `RawNode`, and the order of its writes
+//! * `raft_log`, `raft_codec`, `conf`, `logger` between the library's types and ours
+//! * `partition` what a produce is answered, what is visible, who waits
+//! * `producers` sequences of batches that are appended and not yet applied
+//! * `handshake`, `peers`, `recovering` who is heard, and who is not whole
+//! * `message` what replicas say to each other
+//! * `shard` a set of groups and its turn
+//! * `mailbox` a state machine behind a lock that nobody waits for
+//! * `node` the node store and the logs: carries effects out, for the runner and the simulator alike
+//! * `runtime` shards, mailboxes and the node, as the server uses them
+//! * `controller` the cluster's metadata as a state machine
+//!
+//! The crate opens no file or socket by itself, reads no clock and no random source: disk, time,
+//! seed and messages are handed in.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod conf;
+pub mod config;
 pub mod controller;
+pub mod group;
+mod handshake;
+mod logger;
+pub mod mailbox;
+pub mod message;
+pub mod node;
+pub mod partition;
+pub mod peers;
+pub mod producers;
+mod raft_codec;
+pub mod raft_log;
+pub mod recovering;
+pub mod runtime;
+pub mod shard;
+mod sync;
+
+pub use api::{
+    Acks, CommittedBatch, Produce, ProduceError, ProduceOutcome, Produced, Published, Role, Ticket,
+};
+pub use config::{GroupConfig, GroupSettings};
+pub use partition::PartitionHandle;

@@ -16,7 +16,7 @@ pub mod recovered;
 pub use disk::{DirEntry, Disk, DiskFile, MemDisk, OpenMode, StdDisk};
 pub use entry::{EntryKind, LogEntry};
 pub use log::{
-    Appended, EntryMeta, Fetched, Log, LogConfig, LogError, LogFlush, LogReader, LogResult,
+    Appended, EntryMeta, Fetched, Recovery, Log, LogConfig, LogError, LogFlush, LogReader, LogResult,
     LogSync, TimestampOffset,
 };
 pub use producer_state::{BadSnapshot, ProducerState, SequenceVerdict};

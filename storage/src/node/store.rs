@@ -147,6 +147,15 @@ impl NodeStore {
         core.identity.write(identity)
     }
 
+    /// Takes over the kernel's boot id after a hard stop of the machine, once the caller has noted
+    /// durably which groups may be short (R2).
+    pub fn settle_boot(&self, kernel_boot_id: &str) -> Result<(), NodeError> {
+        let mut core = self.core();
+        let mut identity = core.identity.identity().clone();
+        identity.kernel_boot_id = kernel_boot_id.to_owned();
+        core.identity.write(identity)
+    }
+
     /// Sets the clean mark. The caller has synced every log and no round is under way; nothing can
     /// be written behind it.
     pub fn close_clean(&self) -> Result<(), NodeError> {
@@ -317,9 +326,13 @@ impl Core {
         let (groups, damage) = take_records(&mut replay, geometry);
 
         // Durable before anything is appended or answered (R2, R3).
+        // After a hard stop of the machine the old boot id stays until the caller has noted durably
+        // which groups may be short: a second stop before that must find the same.
+        let kernel_boot_id =
+            if unclean_power_loss { stored.kernel_boot_id.clone() } else { boot.kernel_boot_id };
         identity.write(NodeIdentity {
             incarnation,
-            kernel_boot_id: boot.kernel_boot_id,
+            kernel_boot_id,
             clean: false,
             ..stored.clone()
         })?;

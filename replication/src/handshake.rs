@@ -1,0 +1,183 @@
+//! Messages between replicas: who is heard, who must introduce himself first, who is contradicted.
+//!
+//! Every message carries both nodes' incarnations and is judged when it is stepped, not when it was
+//! read (R1). A leader counts what a replica says only after the replica introduced itself in this
+//! term and this life, and only if its own log agrees with what the replica holds as committed (R2b).
+
+use riverrun_storage::planted::{self, Bug};
+
+use crate::message::{Body, Hello, PeerMessage, RaftKind, RaftMessage};
+use crate::partition::Partition;
+use crate::peers::Life;
+use crate::shard::Effect;
+
+impl Partition {
+    /// Steps a message of another replica and carries on.
+    pub fn on_message(&mut self, message: PeerMessage, out: &mut Vec<Effect>) {
+        let PeerMessage {
+            from,
+            to,
+            from_incarnation,
+            to_incarnation,
+            body,
+            ..
+        } = message;
+        if to != self.group.replica() || from == to {
+            return;
+        }
+        let life = if planted::is(Bug::R1) {
+            Life::Known
+        } else {
+            self.peers
+                .hear(from, from_incarnation, to_incarnation, self.incarnation)
+        };
+        match life {
+            Life::Over => return,
+            Life::Known => {}
+            Life::New => {
+                self.group.unreachable(from);
+                self.greet(from, out);
+            }
+        }
+        match body {
+            Body::Raft(raft) => self.on_raft(from, raft),
+            Body::AskHello { term } => self.on_ask_hello(from, term, out),
+            Body::Hello(hello) => self.on_hello(from, hello, out),
+            Body::RecoverTo {
+                term,
+                index,
+                index_term,
+            } => {
+                self.on_recover_to(from, term, index, index_term, out);
+            }
+            Body::Contradicted { term } => {
+                if term >= self.group.term() {
+                    out.push(Effect::Contradicted { group: self.id() });
+                }
+            }
+            Body::AskReport { round } => self.on_ask_report(from, round, out),
+            Body::Report(report) => self.on_report(from, report),
+            Body::Probe { term, sequence } => {
+                if term >= self.group.term() {
+                    self.send(from, Body::ProbeOk { term, sequence }, out);
+                }
+            }
+            Body::ProbeOk { term, sequence } => self.on_probe_ok(from, term, sequence, out),
+        }
+        self.pump(out);
+    }
+
+    fn on_raft(&mut self, from: u64, message: RaftMessage) {
+        if !self.may_step(from, message.kind) {
+            return;
+        }
+        if message.kind == RaftKind::AppendResponse
+            && self.group.is_leader()
+            && message.term == self.group.term()
+        {
+            let peer = self.peers.get(from);
+            if peer.contradicted
+                || (peer.greeted_term != self.group.term() && !planted::is(Bug::R2b))
+            {
+                return;
+            }
+        }
+        self.recovering.heard_of_leader |= matches!(
+            message.kind,
+            RaftKind::Append | RaftKind::Heartbeat | RaftKind::Snapshot
+        ) && message.term >= self.group.term();
+        self.step_raft(from, message);
+    }
+
+    /// Asks a replica to introduce itself, where this one leads.
+    pub(crate) fn greet(&mut self, to: u64, out: &mut Vec<Effect>) {
+        if self.group.is_leader() {
+            self.send(
+                to,
+                Body::AskHello {
+                    term: self.group.term(),
+                },
+                out,
+            );
+        }
+    }
+
+    /// A new leader asks everybody.
+    pub(crate) fn greet_all(&mut self, out: &mut Vec<Effect>) {
+        for to in crate::conf::members(self.group.conf().1) {
+            if to != self.group.replica() {
+                self.greet(to, out);
+            }
+        }
+    }
+
+    fn on_ask_hello(&mut self, from: u64, term: u64, out: &mut Vec<Effect>) {
+        if term >= self.group.term() && !self.group.is_leader() {
+            self.say_hello(from, term, out);
+        }
+    }
+
+    pub(crate) fn say_hello(&mut self, to: u64, term: u64, out: &mut Vec<Effect>) {
+        let commit = self.group.commit();
+        let hello = Hello {
+            term,
+            last_index: self.group.persisted(),
+            commit,
+            commit_term: self.group.log().term_of(commit).unwrap_or(0),
+            recovering: self.recovering.is_on(),
+        };
+        self.send(to, Body::Hello(hello), out);
+    }
+
+    fn on_hello(&mut self, from: u64, hello: Hello, out: &mut Vec<Effect>) {
+        if !self.group.is_leader() || hello.term != self.group.term() {
+            return;
+        }
+        let log = self.group.log();
+        // Below the log's first entry everything is committed for everybody.
+        let agrees = hello.commit <= log.start().prev_index
+            || log.term_of(hello.commit) == Some(hello.commit_term);
+        if !agrees && !planted::is(Bug::R2b) {
+            tracing::error!(
+                group = self.id(),
+                replica = from,
+                commit = hello.commit,
+                "a replica holds as committed what this log does not: it must be replaced"
+            );
+            self.peers.entry(from).contradicted = true;
+            self.send(from, Body::Contradicted { term: hello.term }, out);
+            return;
+        }
+        let term = self.group.term();
+        let peer = self.peers.entry(from);
+        let first = peer.greeted_term != term;
+        peer.greeted_term = term;
+        peer.recovering = hello.recovering;
+        if first {
+            self.group.reset_progress(from, hello.last_index);
+        }
+        if hello.recovering {
+            self.tell_recovering(out);
+        }
+    }
+
+    /// Repeats, every tick, what has not been answered.
+    pub(crate) fn tick_handshakes(&mut self, out: &mut Vec<Effect>) {
+        self.tick_recovering(out);
+        if !self.group.is_leader() {
+            return;
+        }
+        let term = self.group.term();
+        for to in crate::conf::members(self.group.conf().1) {
+            let peer = self.peers.get(to);
+            if to != self.group.replica() && peer.greeted_term != term {
+                if peer.contradicted {
+                    self.send(to, Body::Contradicted { term }, out);
+                } else {
+                    self.greet(to, out);
+                }
+            }
+        }
+        self.tell_recovering(out);
+    }
+}

@@ -1,0 +1,737 @@
+//! The node store and the logs of one node: opens them, makes groups of what recovery finds, and
+//! carries out what turns decide. The server's runtime and the simulator drive the same code; what
+//! blocks is split in a beginning and an end, so that the simulator can put time between them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use raft::eraftpb::ConfState;
+use riverrun_storage::node::{
+    Boot as StoreBoot, Flags, NodeConfig, NodeError, NodeRecovery, NodeStore, Round, RoundItem,
+    RoundResult, SyncTarget,
+};
+use riverrun_storage::{
+    Disk, GroupRecord, HardState, Log, LogEntry, LogError, LogIdentity, LogStart, LogSync,
+    ProducerState, StoredConf,
+};
+use uuid::Uuid;
+
+use crate::api::{Published, Role};
+use crate::conf;
+use crate::config::{GroupConfig, GroupSettings};
+use crate::group::{Boot, BootError, FlushItem, Group, Op};
+use crate::partition::{Partition, PartitionBoot, PartitionHandle};
+use crate::shard::Input;
+
+/// The directory of the controller's own group.
+pub const CONTROLLER_DIR: &str = "__cluster_metadata-0";
+/// The controller's group.
+pub const CONTROLLER_GROUP: u64 = 0;
+
+/// What a node is given.
+#[derive(Debug, Clone)]
+pub struct NodeSettings {
+    /// The node's id.
+    pub node_id: i32,
+    /// What the kernel calls this boot of the machine (R2).
+    pub kernel_boot_id: String,
+    /// The id that an empty data directory takes.
+    pub new_directory_id: Uuid,
+    /// The node WAL.
+    pub store: NodeConfig,
+    /// Elections and replication.
+    pub group: GroupConfig,
+    /// Shards that groups are spread over.
+    pub shards: usize,
+}
+
+/// The controller's order to create a replica on this node (I12).
+#[derive(Debug, Clone)]
+pub struct GroupOrder {
+    /// Who it is.
+    pub identity: LogIdentity,
+    /// Replica ids of the voters.
+    pub voters: Vec<u64>,
+    /// Replica ids of the learners.
+    pub learners: Vec<u64>,
+    /// The topic's settings.
+    pub settings: GroupSettings,
+}
+
+/// Why a node cannot open, or a group cannot be created.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The node store.
+    #[error(transparent)]
+    Store(#[from] NodeError),
+    /// A log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A group.
+    #[error(transparent)]
+    Group(#[from] BootError),
+    /// The operating system.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// The group is here already.
+    #[error("group {0} exists on this node")]
+    Exists(u64),
+}
+
+/// A partition that recovery refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// Its identity.
+    pub identity: LogIdentity,
+    /// Why.
+    pub error: OpenError,
+}
+
+/// What opening a node found.
+#[derive(Debug)]
+pub struct Opened {
+    /// The partitions, ready for their shards.
+    pub partitions: Vec<Partition>,
+    /// Partitions that stay out of service: their files are damaged at or below what was durable.
+    pub refused: Vec<Refused>,
+    /// The machine stopped hard since the last start.
+    pub unclean_power_loss: bool,
+    /// The data directory was empty.
+    pub founded: bool,
+    /// The cluster, once the node belongs to one.
+    pub cluster_id: Option<Uuid>,
+}
+
+#[derive(Debug)]
+struct Files {
+    dir: PathBuf,
+    identity: LogIdentity,
+    log: Mutex<Log>,
+    /// Entries that found no room, in order; nothing is appended past them.
+    backlog: Mutex<Vec<LogEntry>>,
+    sync: Arc<LogSync>,
+    handle: PartitionHandle,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    items: Vec<FlushItem>,
+    ops: Vec<(u64, Op)>,
+}
+
+/// One node's storage.
+#[derive(Debug)]
+pub struct Node {
+    disk: Arc<dyn Disk>,
+    data: PathBuf,
+    store: NodeStore,
+    settings: NodeSettings,
+    incarnation: u64,
+    directory_id: Uuid,
+    files: RwLock<BTreeMap<u64, Arc<Files>>>,
+    wanted: Mutex<Wanted>,
+    /// Held over a whole round: a creation waits for the flusher's round and the other way round.
+    round: Mutex<()>,
+}
+
+/// A flush round that was begun.
+#[derive(Debug)]
+pub struct RoundUnderWay {
+    round: Round,
+    groups: Vec<u64>,
+}
+
+impl Node {
+    /// Opens a data directory, recovers every log, and makes partitions of them.
+    ///
+    /// # Errors
+    /// Where the node store cannot be opened. A damaged partition is no error: it is refused.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        data: &Path,
+        settings: NodeSettings,
+        group_settings: impl Fn(&LogIdentity) -> GroupSettings,
+    ) -> Result<(Self, Opened), OpenError> {
+        let boot = StoreBoot {
+            kernel_boot_id: settings.kernel_boot_id.clone(),
+            node_id: settings.node_id,
+            new_directory_id: settings.new_directory_id,
+        };
+        let (store, recovery) = NodeStore::open(disk.clone(), data, settings.store.clone(), boot)?;
+        let NodeRecovery {
+            directory_id,
+            cluster_id,
+            incarnation,
+            founded,
+            unclean_power_loss,
+            groups,
+            ..
+        } = recovery;
+        let mut groups = groups;
+        let node = Self {
+            disk,
+            data: data.to_owned(),
+            store,
+            settings,
+            incarnation,
+            directory_id,
+            files: RwLock::default(),
+            wanted: Mutex::default(),
+            round: Mutex::new(()),
+        };
+        let mut opened = Opened {
+            partitions: Vec::new(),
+            refused: Vec::new(),
+            unclean_power_loss,
+            founded,
+            cluster_id,
+        };
+        if unclean_power_loss {
+            node.note_short(&mut groups)?;
+        }
+        for record in groups.into_values() {
+            let identity = record.identity.clone();
+            match node.open_group(&record, group_settings(&identity)) {
+                Ok(partition) => {
+                    node.store.log_opened(identity.group);
+                    opened.partitions.push(partition);
+                }
+                Err(error) => {
+                    tracing::error!(group = identity.group, %error, "a partition is out of service");
+                    opened.refused.push(Refused { identity, error });
+                }
+            }
+        }
+        Ok((node, opened))
+    }
+
+    /// R2: after a hard stop of the machine every group that acknowledged from memory may be short.
+    /// That is durable before the new boot id is, so that no second stop can make it be forgotten.
+    fn note_short(&self, groups: &mut BTreeMap<u64, GroupRecord>) -> Result<(), OpenError> {
+        let mut items = Vec::new();
+        for (group, record) in groups
+            .iter_mut()
+            .filter(|(_, r)| r.may_be_short && !r.recovering)
+        {
+            record.recovering = true;
+            items.push(RoundItem {
+                group: *group,
+                flags: Some(Flags {
+                    may_be_short: true,
+                    recovering: true,
+                }),
+                durable_through: record.durable_index,
+                ..RoundItem::default()
+            });
+        }
+        if !items.is_empty() {
+            self.round_of(items)?;
+        }
+        self.store.settle_boot(&self.settings.kernel_boot_id)?;
+        Ok(())
+    }
+
+    /// This start's incarnation of the node.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// The data directory's own id.
+    #[must_use]
+    pub fn directory_id(&self) -> Uuid {
+        self.directory_id
+    }
+
+    /// The node store.
+    #[must_use]
+    pub fn store(&self) -> &NodeStore {
+        &self.store
+    }
+
+    fn directory_of(&self, identity: &LogIdentity) -> PathBuf {
+        if identity.group == CONTROLLER_GROUP {
+            self.data.join(CONTROLLER_DIR)
+        } else {
+            self.data.join(format!(
+                "{}-{}",
+                identity.topic_id.simple(),
+                identity.partition
+            ))
+        }
+    }
+
+    fn shard_of(&self, group: u64) -> usize {
+        usize::try_from(group % self.settings.shards.max(1) as u64).unwrap_or(0)
+    }
+
+    fn open_group(
+        &self,
+        record: &GroupRecord,
+        settings: GroupSettings,
+    ) -> Result<Partition, OpenError> {
+        let dir = self.directory_of(&record.identity);
+        let (log, recovery) = Log::open(self.disk.clone(), &dir, record, settings.log.clone())?;
+        tracing::debug!(group = record.identity.group, ?recovery, "recovered a log");
+        self.start_group(record, log, dir, settings)
+    }
+
+    fn start_group(
+        &self,
+        record: &GroupRecord,
+        log: Log,
+        dir: PathBuf,
+        settings: GroupSettings,
+    ) -> Result<Partition, OpenError> {
+        let identity = record.identity.clone();
+        let start = log.start();
+        let head = log.recover_producer_state(start.offset)?;
+        let boot = Boot {
+            group: identity.group,
+            replica: identity.replica,
+            reader: log.reader(),
+            start,
+            last_index: log.last_index(),
+            hard_state: record.hard_state,
+            conf: record.conf.clone(),
+            head_producers: head.encode(),
+            may_be_short: record.may_be_short,
+            recovering: record.recovering,
+            caching: settings.write_caching,
+        };
+        let group = Group::boot(boot, self.settings.group)?;
+        let offset = group.log().offset_after(group.commit());
+        let producers = log.recover_producer_state(offset)?;
+        let published = Published {
+            role: Role::Follower,
+            leader_replica: 0,
+            term: group.term(),
+            ready: false,
+            high_watermark: offset,
+            last_stable_offset: offset,
+            log_start_offset: start.offset,
+            end_offset: offset,
+        };
+        let handle = PartitionHandle::new(
+            &identity,
+            self.shard_of(identity.group),
+            log.reader(),
+            published,
+        );
+        let sync = log.sync_handle();
+        let files = Files {
+            dir,
+            identity: identity.clone(),
+            log: Mutex::new(log),
+            backlog: Mutex::default(),
+            sync,
+            handle: handle.clone(),
+        };
+        self.files.write().insert(identity.group, Arc::new(files));
+        Ok(Partition::boot(PartitionBoot {
+            group,
+            handle,
+            incarnation: self.incarnation,
+            producers,
+            settings,
+            deliver: identity.group == CONTROLLER_GROUP,
+            recovering: record.recovering,
+        }))
+    }
+
+    /// Creates an empty replica by the controller's order: recorded in the WAL, durable, before it
+    /// says a word. Blocks.
+    ///
+    /// # Errors
+    /// Where the group is here already, or the disk refuses.
+    pub fn create_group(&self, order: &GroupOrder) -> Result<Partition, OpenError> {
+        let group = order.identity.group;
+        if self.files.read().contains_key(&group) {
+            return Err(OpenError::Exists(group));
+        }
+        let mut conf = ConfState::default();
+        conf.set_voters(order.voters.clone());
+        conf.set_learners(order.learners.clone());
+        let conf = StoredConf {
+            index: 0,
+            bytes: conf::encode_conf(&conf),
+        };
+        let dir = self.directory_of(&order.identity);
+        if self.disk.exists(&dir).unwrap_or(false) {
+            // Left by a creation that no WAL record speaks of: nothing in it was ever promised.
+            self.disk
+                .remove_dir_all(&dir)
+                .map_err(|source| OpenError::Io {
+                    what: "clear a directory for a new replica",
+                    source,
+                })?;
+        }
+        let start = LogStart::default();
+        let config = order.settings.log.clone();
+        let log = Log::create(
+            self.disk.clone(),
+            &dir,
+            &order.identity,
+            start,
+            &conf,
+            config,
+        )?;
+        let item = RoundItem {
+            group,
+            identity: Some((order.identity.clone(), start)),
+            hard_state: Some(HardState::default()),
+            conf: Some(conf.clone()),
+            flags: order.settings.write_caching.then_some(Flags {
+                may_be_short: true,
+                recovering: false,
+            }),
+            ..RoundItem::default()
+        };
+        self.round_of(vec![item])?;
+        let record = GroupRecord {
+            identity: order.identity.clone(),
+            start,
+            hard_state: HardState::default(),
+            conf,
+            durable_index: 0,
+            may_be_short: order.settings.write_caching,
+            recovering: false,
+            unfinished_cut: None,
+            entries: Vec::new(),
+        };
+        self.start_group(&record, log, dir, order.settings.clone())
+    }
+
+    /// Forgets a replica and deletes its files. Blocks.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn remove_group(&self, group: u64) -> Result<(), OpenError> {
+        let Some(files) = self.files.write().remove(&group) else {
+            return Ok(());
+        };
+        {
+            let mut wanted = self.wanted.lock();
+            wanted.items.retain(|i| i.group != group);
+            wanted.ops.retain(|(g, _)| *g != group);
+        }
+        self.round_of(vec![RoundItem {
+            group,
+            removed: true,
+            ..RoundItem::default()
+        }])?;
+        self.disk
+            .remove_dir_all(&files.dir)
+            .map_err(|source| OpenError::Io {
+                what: "delete a replica's directory",
+                source,
+            })?;
+        tracing::info!(group, topic_id = %files.identity.topic_id, "deleted a replica");
+        Ok(())
+    }
+
+    fn round_of(&self, items: Vec<RoundItem>) -> Result<(), OpenError> {
+        let _one = self.round.lock();
+        let round = self.store.begin_round(items)?;
+        let result = round.sync().map_err(NodeError::from)?;
+        self.store.end_round(round, &result)?;
+        Ok(())
+    }
+
+    /// The partitions of this node as others see them.
+    #[must_use]
+    pub fn handles(&self) -> Vec<PartitionHandle> {
+        self.files
+            .read()
+            .values()
+            .map(|f| f.handle.clone())
+            .collect()
+    }
+
+    /// The partition of a group.
+    #[must_use]
+    pub fn handle(&self, group: u64) -> Option<PartitionHandle> {
+        self.files.read().get(&group).map(|f| f.handle.clone())
+    }
+
+    fn files_of(&self, group: u64) -> Option<Arc<Files>> {
+        self.files.read().get(&group).cloned()
+    }
+
+    /// Changes what the settings of a topic say of segments.
+    pub fn set_log_config(&self, group: u64, config: riverrun_storage::LogConfig) {
+        if let Some(files) = self.files_of(group) {
+            files.log.lock().set_config(config);
+        }
+    }
+
+    /// Carries a write out; gives the input that tells of it. Where there is no room the rest waits
+    /// for [`Node::retry`], and the group is told.
+    pub fn write(&self, group: u64, entries: Vec<LogEntry>) -> Option<Input> {
+        let files = self.files_of(group)?;
+        let mut backlog = files.backlog.lock();
+        if !backlog.is_empty() {
+            backlog.extend(entries);
+            return None;
+        }
+        Self::append(&files, &mut backlog, entries)
+    }
+
+    fn append(
+        files: &Files,
+        backlog: &mut Vec<LogEntry>,
+        mut entries: Vec<LogEntry>,
+    ) -> Option<Input> {
+        let group = files.identity.group;
+        let through = entries.last()?.index;
+        match files.log.lock().append(&entries) {
+            Ok(appended) => Some(Input::Written {
+                group,
+                through,
+                rolled: appended.rolled,
+            }),
+            Err(LogError::Full { last_index, .. }) => {
+                entries.retain(|e| e.index > last_index);
+                *backlog = entries;
+                Some(Input::Full { group })
+            }
+            Err(error) => {
+                tracing::error!(group, %error, "a write failed");
+                Some(Input::Failed {
+                    group,
+                    why: error.to_string(),
+                })
+            }
+        }
+    }
+
+    /// Tries again what found no room.
+    pub fn retry(&self) -> Vec<Input> {
+        let files: Vec<Arc<Files>> = self.files.read().values().cloned().collect();
+        let mut inputs = Vec::new();
+        for files in files {
+            let mut backlog = files.backlog.lock();
+            let entries = std::mem::take(&mut *backlog);
+            inputs.extend(Self::append(&files, &mut backlog, entries));
+        }
+        inputs
+    }
+
+    /// A group is out of service: what it wanted is forgotten, and the WAL no longer waits for its
+    /// files (W6).
+    pub fn fence(&self, group: u64) {
+        let mut wanted = self.wanted.lock();
+        wanted.items.retain(|i| i.group != group);
+        wanted.ops.retain(|(g, _)| *g != group);
+        drop(wanted);
+        if let Some(files) = self.files_of(group) {
+            files.sync.poison();
+        }
+        self.store.fence(group);
+    }
+
+    /// Notes what the next round, or the blocking work before it, must do.
+    pub fn want_flush(&self, item: FlushItem) {
+        self.wanted.lock().items.push(item);
+    }
+
+    /// Notes blocking work.
+    pub fn want_op(&self, group: u64, op: Op) {
+        self.wanted.lock().ops.push((group, op));
+    }
+
+    /// Whether a flusher would find work.
+    #[must_use]
+    pub fn wants(&self) -> bool {
+        let wanted = self.wanted.lock();
+        !wanted.items.is_empty()
+            || !wanted.ops.is_empty()
+            || self.store.needs_idle_round()
+            || self.store.needs_checkpoint()
+    }
+
+    /// Takes the blocking work that waits.
+    #[must_use]
+    pub fn take_ops(&self) -> Vec<(u64, Op)> {
+        std::mem::take(&mut self.wanted.lock().ops)
+    }
+
+    /// Does a piece of blocking work; gives the input that tells of it, where there is one.
+    pub fn run_op(&self, group: u64, op: &Op) -> Option<Input> {
+        let files = self.files_of(group)?;
+        let done = match op {
+            Op::Cut { from } => files
+                .log
+                .lock()
+                .truncate_from(*from)
+                .map(|()| Some(Input::Cut { group })),
+            Op::Reset {
+                start,
+                conf,
+                producers,
+            } => (|| {
+                let state = ProducerState::decode(producers).unwrap_or_default();
+                let mut log = files.log.lock();
+                log.reset(*start, conf)?;
+                log.write_producer_snapshot(start.offset, &state)?;
+                Ok(Some(Input::Cut { group }))
+            })(),
+            Op::ProducerSnapshot { offset, producers } => {
+                let state = ProducerState::decode(producers).unwrap_or_default();
+                files
+                    .log
+                    .lock()
+                    .write_producer_snapshot(*offset, &state)
+                    .map(|()| None)
+            }
+            Op::DropHead { keep_from, conf } => (|| {
+                let mut log = files.log.lock();
+                let start = log.drop_head(*keep_from, conf)?;
+                let producers = log.recover_producer_state(start.offset)?.encode();
+                Ok(Some(Input::HeadDropped {
+                    group,
+                    start,
+                    producers,
+                }))
+            })(),
+        };
+        match done {
+            Ok(input) => input,
+            Err(error) => {
+                tracing::error!(group, %error, ?op, "work on a partition's files failed");
+                Some(Input::Failed {
+                    group,
+                    why: error.to_string(),
+                })
+            }
+        }
+    }
+
+    /// Begins a flush round of all that waits; `None` where nothing does.
+    ///
+    /// # Errors
+    /// Where the WAL cannot be written, which ends the process (I10).
+    pub fn begin_round(&self) -> Result<Option<RoundUnderWay>, NodeError> {
+        let items = std::mem::take(&mut self.wanted.lock().items);
+        if items.is_empty() && !self.store.needs_idle_round() {
+            return Ok(None);
+        }
+        let mut round_items = Vec::with_capacity(items.len());
+        let mut groups = Vec::with_capacity(items.len());
+        let mut seen = BTreeSet::new();
+        for item in items {
+            let Some(files) = self.files_of(item.group) else {
+                continue;
+            };
+            debug_assert!(seen.insert(item.group), "a group has one item outstanding");
+            groups.push(item.group);
+            round_items.push(RoundItem {
+                group: item.group,
+                identity: item.reset.map(|start| (files.identity.clone(), start)),
+                removed: false,
+                hard_state: item.hard_state,
+                conf: item.conf,
+                entries: item.entries,
+                cut: item.cut,
+                cut_done: item.cut_done,
+                flags: item.flags.map(|(may_be_short, recovering)| Flags {
+                    may_be_short,
+                    recovering,
+                }),
+                log: Some(files.sync.clone() as Arc<dyn SyncTarget>),
+                durable_through: item.durable_through,
+            });
+        }
+        let round = self.store.begin_round(round_items)?;
+        Ok(Some(RoundUnderWay { round, groups }))
+    }
+
+    /// Makes a round durable. Blocks.
+    ///
+    /// # Errors
+    /// Where the WAL cannot be synced, which ends the process (I10).
+    pub fn sync_round(&self, under_way: &RoundUnderWay) -> Result<RoundResult, NodeError> {
+        under_way.round.sync().map_err(NodeError::from)
+    }
+
+    /// Ends a round; gives the inputs that tell its groups.
+    ///
+    /// # Errors
+    /// Where the WAL fails, which ends the process (I10).
+    pub fn end_round(
+        &self,
+        under_way: RoundUnderWay,
+        result: &RoundResult,
+    ) -> Result<Vec<Input>, NodeError> {
+        let RoundUnderWay { round, groups } = under_way;
+        self.store.end_round(round, result)?;
+        Ok(groups
+            .into_iter()
+            .map(
+                |group| match result.failed.iter().find(|(failed, _)| *failed == group) {
+                    None => Input::Flushed { group },
+                    Some((_, why)) => Input::Failed {
+                        group,
+                        why: why.to_string(),
+                    },
+                },
+            )
+            .collect())
+    }
+
+    /// Makes everything that is written durable and sets the clean mark. Blocks.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn close(&self) -> Result<(), NodeError> {
+        let _one = self.round.lock();
+        self.store.checkpoint()?;
+        for files in self.files.read().values() {
+            if let Err(error) = files.sync.sync_full() {
+                tracing::error!(group = files.identity.group, %error, "a log could not be synced");
+                return Ok(());
+            }
+        }
+        self.store.close_clean()
+    }
+
+    /// One round of a flusher thread: blocking work, a round, a checkpoint where one is due. Blocks.
+    ///
+    /// # Errors
+    /// Where the WAL fails, which ends the process (I10).
+    pub fn flush_once(&self, inputs: &mut Vec<Input>) -> Result<bool, NodeError> {
+        let ops = self.take_ops();
+        let mut any = !ops.is_empty();
+        for (group, op) in ops {
+            inputs.extend(self.run_op(group, &op));
+        }
+        let _one = self.round.lock();
+        if let Some(round) = self.begin_round()? {
+            any = true;
+            let result = self.sync_round(&round)?;
+            inputs.extend(self.end_round(round, &result)?);
+        }
+        if self.store.needs_checkpoint() {
+            any = true;
+            let result = self.store.checkpoint()?;
+            inputs.extend(failures(result.failed));
+        }
+        inputs.extend(failures(self.store.take_failed_logs()));
+        Ok(any)
+    }
+}
+
+/// I10: a log that cannot be synced takes its partition out of service.
+fn failures(failed: Vec<(u64, std::io::Error)>) -> impl Iterator<Item = Input> {
+    failed.into_iter().map(|(group, error)| Input::Failed {
+        group,
+        why: error.to_string(),
+    })
+}

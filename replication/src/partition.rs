@@ -1,0 +1,844 @@
+//! A partition on one node: what a produce is answered, what is visible, who waits. Pure.
+//!
+//! INVARIANTS held here
+//! * **I11, L1, L4**: before an entry of the leader's own term is applied, nothing is answered:
+//!   produces are parked, `ready` is false.
+//! * **L2**: whoever waits, waits for an index of a term; all fail when the role or term changes.
+//! * **I9**: the watermarks are published as one value and never move back.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use riverrun_record::BatchView;
+use riverrun_storage::planted::{self, Bug};
+use riverrun_storage::{EntryKind, LogEntry, LogReader, LogStart, ProducerState};
+use uuid::Uuid;
+
+use crate::api::{Acks, CommittedBatch, Produce, ProduceError, Produced, Published, Role, Ticket};
+use crate::conf;
+use crate::config::GroupSettings;
+use crate::group::{Group, Op, Out};
+use crate::message::{Body, PeerMessage, RaftMessage};
+use crate::peers::Peers;
+use crate::producers::Overlay;
+use crate::recovering::Recovering;
+use crate::shard::Effect;
+
+/// A partition of this node as everybody else sees it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PartitionHandle {
+    inner: Arc<HandleInner>,
+}
+
+#[derive(Debug)]
+struct HandleInner {
+    group: u64,
+    replica: u64,
+    topic_id: Uuid,
+    partition: i32,
+    shard: usize,
+    published: RwLock<Published>,
+    reader: LogReader,
+}
+
+impl PartitionHandle {
+    pub(crate) fn new(
+        identity: &riverrun_storage::LogIdentity,
+        shard: usize,
+        reader: LogReader,
+        published: Published,
+    ) -> Self {
+        Self {
+            inner: Arc::new(HandleInner {
+                group: identity.group,
+                replica: identity.replica,
+                topic_id: identity.topic_id,
+                partition: identity.partition,
+                shard,
+                published: RwLock::new(published),
+                reader,
+            }),
+        }
+    }
+
+    /// The Raft group.
+    #[must_use]
+    pub fn group(&self) -> u64 {
+        self.inner.group
+    }
+
+    /// The replica on this node.
+    #[must_use]
+    pub fn replica(&self) -> u64 {
+        self.inner.replica
+    }
+
+    /// The topic.
+    #[must_use]
+    pub fn topic_id(&self) -> Uuid {
+        self.inner.topic_id
+    }
+
+    /// The partition of the topic.
+    #[must_use]
+    pub fn partition(&self) -> i32 {
+        self.inner.partition
+    }
+
+    /// The shard that the group belongs to.
+    #[must_use]
+    pub fn shard(&self) -> usize {
+        self.inner.shard
+    }
+
+    /// What may be seen of it now, as one value.
+    #[must_use]
+    pub fn published(&self) -> Published {
+        *self.inner.published.read()
+    }
+
+    /// Reads of its log. Nothing at or above the published watermark may be read for a client.
+    #[must_use]
+    pub fn reader(&self) -> &LogReader {
+        &self.inner.reader
+    }
+
+    pub(crate) fn publish(&self, value: Published) {
+        *self.inner.published.write() = value;
+    }
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: Ticket,
+    index: u64,
+    base_offset: i64,
+}
+
+/// A membership change that somebody waits for.
+#[derive(Debug)]
+pub(crate) struct ChangeWaiter {
+    ticket: Ticket,
+    index: u64,
+}
+
+/// One partition: its group, its producers, its waiters.
+#[derive(Debug)]
+pub struct Partition {
+    pub(crate) group: Group,
+    pub(crate) handle: PartitionHandle,
+    pub(crate) incarnation: u64,
+    pub(crate) peers: Peers,
+    pub(crate) recovering: Recovering,
+    settings: GroupSettings,
+    deliver: bool,
+    /// The state of exactly the applied log.
+    producers: ProducerState,
+    /// The state of the leader's unapplied tail above it.
+    overlay: Overlay,
+    /// Last index whose batch is in `producers`.
+    applied: u64,
+    high_watermark: i64,
+    /// The next offset to stamp, while proposals wait in the library.
+    next_offset: i64,
+    /// The term and role that waiters are keyed by.
+    led_term: u64,
+    ready: bool,
+    written_waiters: VecDeque<Waiter>,
+    commit_waiters: VecDeque<Waiter>,
+    change_waiters: Vec<ChangeWaiter>,
+    parked: Vec<Produce>,
+    confirms: Confirms,
+    /// Base offsets of segments that were begun and whose producer state is not written yet.
+    rolled: BTreeSet<i64>,
+    unflushed_records: u64,
+    lag_ticks: u32,
+    /// The disk has no room for what was appended last.
+    full: bool,
+}
+
+#[derive(Debug, Default)]
+struct Confirms {
+    sequence: u64,
+    waiting: Vec<(u64, Ticket)>,
+    answered: BTreeMap<u64, u64>,
+}
+
+/// What recovery hands to a partition besides its group.
+#[derive(Debug)]
+pub struct PartitionBoot {
+    /// The group, booted.
+    pub group: Group,
+    /// How it is seen.
+    pub handle: PartitionHandle,
+    /// This node's incarnation.
+    pub incarnation: u64,
+    /// The producer state of the log up to the group's commit index.
+    pub producers: ProducerState,
+    /// The topic's settings.
+    pub settings: GroupSettings,
+    /// Committed batches go to the host (the controller's group).
+    pub deliver: bool,
+    /// The replica may have lost acknowledged entries.
+    pub recovering: bool,
+}
+
+impl Partition {
+    /// A partition from what recovery found.
+    #[must_use]
+    pub fn boot(boot: PartitionBoot) -> Self {
+        let applied = boot.group.commit();
+        let offset = boot.group.log().offset_after(applied);
+        let next_offset = boot.group.log().next_offset();
+        let replica = boot.group.replica();
+        // With one voter there is nobody to be filled from: it leads with what it has (R2).
+        let alone = boot.group.conf().1.get_voters() == [replica]
+            && boot.group.conf().1.get_voters_outgoing().is_empty();
+        if boot.recovering && alone {
+            tracing::warn!(
+                group = boot.group.id(),
+                end_offset = next_offset,
+                "the machine stopped hard: events acknowledged from memory behind this offset are lost"
+            );
+        }
+        let mut group = boot.group;
+        let recovering = Recovering::new(boot.recovering && !alone);
+        group.set_recovering(recovering.is_on());
+        if alone {
+            group.campaign();
+        }
+        Self {
+            group,
+            handle: boot.handle,
+            incarnation: boot.incarnation,
+            peers: Peers::default(),
+            recovering,
+            settings: boot.settings,
+            deliver: boot.deliver,
+            producers: boot.producers,
+            overlay: Overlay::default(),
+            applied,
+            high_watermark: offset,
+            next_offset,
+            led_term: 0,
+            ready: false,
+            written_waiters: VecDeque::new(),
+            commit_waiters: VecDeque::new(),
+            change_waiters: Vec::new(),
+            parked: Vec::new(),
+            confirms: Confirms::default(),
+            rolled: BTreeSet::new(),
+            unflushed_records: 0,
+            lag_ticks: 600,
+            full: false,
+        }
+    }
+
+    /// The group's id.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.group.id()
+    }
+
+    /// The producer state of the applied log.
+    #[must_use]
+    pub fn producers(&self) -> &ProducerState {
+        &self.producers
+    }
+
+    /// Changes the topic's settings.
+    pub fn set_settings(&mut self, settings: GroupSettings) {
+        self.group.set_caching(settings.write_caching);
+        self.settings = settings;
+    }
+
+    /// Ticks within which a replica must have been caught up to be in sync.
+    pub fn set_lag_ticks(&mut self, ticks: u32) {
+        self.lag_ticks = ticks;
+    }
+
+    /// Takes a batch to append, or answers why not.
+    pub fn produce(&mut self, mut produce: Produce, out: &mut Vec<Effect>) {
+        let ticket = produce.ticket;
+        if let Some(expected) = produce.expected_epoch {
+            let epoch = i32::try_from(self.group.term()).unwrap_or(i32::MAX);
+            if expected < epoch {
+                return answer(out, ticket, Err(ProduceError::FencedEpoch));
+            }
+            if expected > epoch {
+                return answer(out, ticket, Err(ProduceError::UnknownEpoch));
+            }
+        }
+        if !self.group.is_leader() {
+            return answer(out, ticket, Err(ProduceError::NotLeader));
+        }
+        if self.full {
+            return answer(out, ticket, Err(ProduceError::Storage));
+        }
+        if !self.ready && !planted::is(Bug::L1) {
+            self.parked.push(produce);
+            return;
+        }
+        if produce.acks == Acks::All && self.in_sync() < self.settings.min_insync_replicas as usize
+        {
+            return answer(out, ticket, Err(ProduceError::NotEnoughReplicas));
+        }
+        let summary = produce.summary;
+        if summary.producer_id >= 0 {
+            match self.overlay.check(&self.producers, &summary) {
+                Ok(None) => {}
+                Ok(Some(base_offset)) => return self.answer_duplicate(&produce, base_offset, out),
+                Err(error) => return answer(out, ticket, Err(error)),
+            }
+        }
+        let epoch = i32::try_from(self.group.term()).unwrap_or(i32::MAX);
+        let base_offset = if planted::is(Bug::StaleBaseOffset) {
+            self.high_watermark
+        } else {
+            self.next_offset
+        };
+        riverrun_record::stamp(&mut produce.batch, base_offset, epoch);
+        match self.group.propose_batch(produce.batch.freeze()) {
+            Err(crate::group::ProposeError::NotLeader) => {
+                answer(out, ticket, Err(ProduceError::NotLeader))
+            }
+            Err(crate::group::ProposeError::Busy) => answer(out, ticket, Err(ProduceError::Busy)),
+            Ok(index) => {
+                self.next_offset = base_offset + i64::from(summary.last_offset_delta) + 1;
+                self.unflushed_records += u64::from(summary.record_count.unsigned_abs());
+                if summary.producer_id >= 0 {
+                    self.overlay
+                        .append(&self.producers, &summary, base_offset, index);
+                }
+                if ticket != Ticket::NONE {
+                    let waiter = Waiter {
+                        ticket,
+                        index,
+                        base_offset,
+                    };
+                    match produce.acks {
+                        Acks::Leader => self.written_waiters.push_back(waiter),
+                        Acks::All => self.commit_waiters.push_back(waiter),
+                    }
+                }
+            }
+        }
+    }
+
+    /// A duplicate is answered under the condition of its first copy (L2).
+    fn answer_duplicate(&mut self, produce: &Produce, base_offset: i64, out: &mut Vec<Effect>) {
+        if produce.ticket == Ticket::NONE {
+            return;
+        }
+        let index = self.overlay.index_of(base_offset);
+        match index {
+            Some(index) if produce.acks == Acks::All && index > self.applied => {
+                let waiter = Waiter {
+                    ticket: produce.ticket,
+                    index,
+                    base_offset,
+                };
+                let at = self.commit_waiters.partition_point(|w| w.index <= index);
+                self.commit_waiters.insert(at, waiter);
+            }
+            Some(index) if index > self.group.written() => {
+                let waiter = Waiter {
+                    ticket: produce.ticket,
+                    index,
+                    base_offset,
+                };
+                let at = self.written_waiters.partition_point(|w| w.index <= index);
+                self.written_waiters.insert(at, waiter);
+            }
+            _ => answer(out, produce.ticket, Ok(self.produced(base_offset))),
+        }
+    }
+
+    fn produced(&self, base_offset: i64) -> Produced {
+        Produced {
+            base_offset,
+            log_start_offset: self.group.log().start().offset,
+        }
+    }
+
+    /// Replicas that hold, or lately held, the leader's whole log.
+    fn in_sync(&self) -> usize {
+        let (_, conf) = self.group.conf();
+        conf.get_voters()
+            .iter()
+            .filter(|id| {
+                **id == self.group.replica() || {
+                    let peer = self.peers.get(**id);
+                    peer.greeted_term == self.group.term() && peer.lagging_ticks <= self.lag_ticks
+                }
+            })
+            .count()
+    }
+
+    /// Asks that a majority confirms that this replica still leads (L5).
+    pub fn confirm(&mut self, ticket: Ticket, out: &mut Vec<Effect>) {
+        if !self.group.is_leader() {
+            out.push(Effect::Confirmed {
+                ticket,
+                result: Err(ProduceError::NotLeader),
+            });
+            return;
+        }
+        self.confirms.sequence += 1;
+        self.confirms.waiting.push((self.confirms.sequence, ticket));
+        self.probe(out);
+    }
+
+    fn probe(&mut self, out: &mut Vec<Effect>) {
+        if self.confirms.waiting.is_empty() || !self.ready {
+            return;
+        }
+        let body = Body::Probe {
+            term: self.group.term(),
+            sequence: self.confirms.sequence,
+        };
+        for to in self.voters() {
+            if to != self.group.replica() {
+                self.send(to, body.clone(), out);
+            }
+        }
+        self.answer_confirms(out);
+    }
+
+    pub(crate) fn on_probe_ok(
+        &mut self,
+        from: u64,
+        term: u64,
+        sequence: u64,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.group.is_leader() && term == self.group.term() {
+            let answered = self.confirms.answered.entry(from).or_default();
+            *answered = sequence.max(*answered);
+            self.answer_confirms(out);
+        }
+    }
+
+    fn answer_confirms(&mut self, out: &mut Vec<Effect>) {
+        if !self.ready {
+            return;
+        }
+        let (_, conf) = self.group.conf();
+        let own = self.group.replica();
+        let confirmed = |sequence: u64| {
+            conf::majority(conf, |id| {
+                id == own
+                    || self
+                        .confirms
+                        .answered
+                        .get(&id)
+                        .is_some_and(|s| *s >= sequence)
+            })
+        };
+        let keep = self
+            .confirms
+            .waiting
+            .partition_point(|(sequence, _)| confirmed(*sequence));
+        let published = self.snapshot_of_published();
+        for (_, ticket) in self.confirms.waiting.drain(..keep) {
+            out.push(Effect::Confirmed {
+                ticket,
+                result: Ok(published),
+            });
+        }
+    }
+
+    pub(crate) fn voters(&self) -> Vec<u64> {
+        let (_, conf) = self.group.conf();
+        let mut voters: Vec<u64> = conf
+            .get_voters()
+            .iter()
+            .chain(conf.get_voters_outgoing())
+            .copied()
+            .collect();
+        voters.sort_unstable();
+        voters.dedup();
+        voters
+    }
+
+    /// Proposes a membership change; the ticket is answered when it is applied.
+    pub fn change(&mut self, ticket: Ticket, changes: &[conf::Change], out: &mut Vec<Effect>) {
+        let result = match self.group.propose_change(changes) {
+            Ok(Some(index)) => {
+                self.change_waiters.push(ChangeWaiter { ticket, index });
+                return;
+            }
+            Ok(None) => Err(ProduceError::Busy),
+            Err(_) => Err(ProduceError::NotLeader),
+        };
+        answer(out, ticket, result);
+    }
+
+    /// Deletes whole segments that end below the applied index.
+    pub fn drop_head(&mut self, keep_from: u64, out: &mut Vec<Effect>) {
+        let keep_from = keep_from.min(self.applied).min(self.group.durable());
+        let conf = self.group.stored_conf();
+        out.push(Effect::Op {
+            group: self.id(),
+            op: Op::DropHead { keep_from, conf },
+        });
+    }
+
+    /// Whole segments were deleted.
+    pub fn on_head_dropped(
+        &mut self,
+        start: LogStart,
+        producers: bytes::Bytes,
+        out: &mut Vec<Effect>,
+    ) {
+        self.group.on_head_dropped(start, producers);
+        self.pump(out);
+    }
+
+    /// The disk has no room: nothing more is taken until what was taken is written.
+    pub fn on_full(&mut self) {
+        if !self.full {
+            tracing::error!(
+                group = self.id(),
+                "no space left: the partition takes no events"
+            );
+        }
+        self.full = true;
+    }
+
+    /// The files hold everything up to an index; segments were begun at these offsets.
+    pub fn on_written(&mut self, through: u64, rolled: &[i64], out: &mut Vec<Effect>) {
+        self.rolled.extend(rolled);
+        if std::mem::take(&mut self.full) {
+            tracing::info!(group = self.id(), "there is space again");
+        }
+        if !rolled.is_empty() && planted::is(Bug::DropProducerStateOnRoll) {
+            self.producers = ProducerState::default();
+        }
+        self.group.on_written(through);
+        self.pump(out);
+    }
+
+    /// The flush round with this group's item has ended.
+    pub fn on_flushed(&mut self, out: &mut Vec<Effect>) {
+        self.group.on_flushed();
+        self.unflushed_records = 0;
+        self.pump(out);
+    }
+
+    /// The files were cut or reset.
+    pub fn on_cut(&mut self, out: &mut Vec<Effect>) {
+        self.group.on_cut();
+        self.pump(out);
+    }
+
+    /// One tick of time.
+    pub fn tick(&mut self, out: &mut Vec<Effect>) {
+        self.peers.tick();
+        let may_campaign = self.may_campaign();
+        self.group.tick(may_campaign);
+        self.tick_handshakes(out);
+        if self.group.is_leader() {
+            self.group.leave_joint();
+            self.probe(out);
+        }
+        self.pump(out);
+    }
+
+    pub(crate) fn send(&self, to: u64, body: Body, out: &mut Vec<Effect>) {
+        out.push(Effect::Send(PeerMessage {
+            group: self.id(),
+            from: self.group.replica(),
+            to,
+            from_incarnation: self.incarnation,
+            to_incarnation: self.peers.get(to).incarnation,
+            body,
+        }));
+    }
+
+    /// Carries the group on and turns what it wants into effects.
+    pub fn pump(&mut self, out: &mut Vec<Effect>) {
+        loop {
+            self.group.pump();
+            let did = std::mem::take(&mut self.group.out);
+            self.take(did, out);
+            if !self.group.is_leader() || self.group.term() != self.led_term {
+                self.lose_leadership(out);
+            }
+            if !self.group.is_leader() {
+                break;
+            }
+            if self.led_term != self.group.term() {
+                self.led_term = self.group.term();
+                self.ready = false;
+                self.greet_all(out);
+            }
+            self.note_caught_up();
+            self.next_offset = self.group.log().next_offset();
+            if self.ready || self.group.log().term_of(self.applied) != Some(self.led_term) {
+                break;
+            }
+            self.become_ready(out);
+        }
+        if self.settings.flush_messages <= self.unflushed_records {
+            self.group.flush_now();
+        }
+        self.leave_recovering(out);
+        self.answer_waiters(out);
+        self.publish(out);
+    }
+
+    /// An entry of the leader's own term is applied: it may answer now (I11).
+    fn become_ready(&mut self, out: &mut Vec<Effect>) {
+        self.ready = true;
+        self.overlay = Overlay::of_tail(&self.producers, self.group.log().tail_above(self.applied));
+        self.recovering_leader_is_whole();
+        for produce in std::mem::take(&mut self.parked) {
+            self.produce(produce, out);
+        }
+        self.probe(out);
+        self.tell_recovering(out);
+    }
+
+    fn lose_leadership(&mut self, out: &mut Vec<Effect>) {
+        if self.led_term == 0 && self.parked.is_empty() {
+            return;
+        }
+        self.ready = false;
+        self.led_term = 0;
+        self.overlay = Overlay::default();
+        self.confirms.answered.clear();
+        for produce in std::mem::take(&mut self.parked) {
+            answer(out, produce.ticket, Err(ProduceError::NotLeader));
+        }
+        for (_, ticket) in std::mem::take(&mut self.confirms.waiting) {
+            out.push(Effect::Confirmed {
+                ticket,
+                result: Err(ProduceError::NotLeader),
+            });
+        }
+        if planted::is(Bug::L2) {
+            return;
+        }
+        let changes = std::mem::take(&mut self.change_waiters)
+            .into_iter()
+            .map(|w| w.ticket);
+        let waiters = self
+            .written_waiters
+            .drain(..)
+            .chain(self.commit_waiters.drain(..));
+        for ticket in waiters.map(|w| w.ticket).chain(changes) {
+            answer(out, ticket, Err(ProduceError::NotLeader));
+        }
+    }
+
+    /// Fails everybody who waits: the partition is out of service on this node.
+    pub fn fence(&mut self, out: &mut Vec<Effect>) {
+        let waiters = self
+            .written_waiters
+            .drain(..)
+            .chain(self.commit_waiters.drain(..))
+            .map(|w| w.ticket);
+        let parked = std::mem::take(&mut self.parked)
+            .into_iter()
+            .map(|p| p.ticket);
+        let changes = std::mem::take(&mut self.change_waiters)
+            .into_iter()
+            .map(|w| w.ticket);
+        for ticket in waiters.chain(parked).chain(changes) {
+            answer(out, ticket, Err(ProduceError::Storage));
+        }
+        for (_, ticket) in std::mem::take(&mut self.confirms.waiting) {
+            out.push(Effect::Confirmed {
+                ticket,
+                result: Err(ProduceError::Storage),
+            });
+        }
+        let fenced = Published {
+            role: Role::Fenced,
+            ready: false,
+            ..self.handle.published()
+        };
+        self.handle.publish(fenced);
+        out.push(Effect::Advanced { group: self.id() });
+    }
+
+    fn take(&mut self, did: Out, out: &mut Vec<Effect>) {
+        let group = self.id();
+        if let Some(at) = did.cut_at {
+            self.overlay = Overlay::default();
+            let offset = self
+                .group
+                .log()
+                .offset_after(at.saturating_sub(1).min(self.group.log().last()));
+            self.rolled.retain(|base| *base <= offset);
+        }
+        if let Some(snapshot) = did.reset {
+            self.producers = ProducerState::decode(&snapshot.producers).unwrap_or_default();
+            self.applied = snapshot.index;
+            self.high_watermark = self.high_watermark.max(snapshot.offset);
+            self.rolled.clear();
+        }
+        if !did.writes.is_empty() {
+            out.push(Effect::Write {
+                group,
+                entries: did.writes,
+            });
+        }
+        if let Some(item) = did.flush {
+            out.push(Effect::Flush(item));
+        }
+        out.extend(did.ops.into_iter().map(|op| Effect::Op { group, op }));
+        for (to, message) in did.messages {
+            self.send(to, Body::Raft(message), out);
+        }
+        for entry in &did.committed {
+            self.apply(entry, out);
+        }
+        if did.role_changed {
+            let members = conf::members(self.group.conf().1);
+            self.peers.retain(&members);
+        }
+    }
+
+    fn apply(&mut self, entry: &LogEntry, out: &mut Vec<Effect>) {
+        // R4: what raft delivers again was recovered with the partition.
+        if entry.index <= self.applied {
+            return;
+        }
+        self.applied = entry.index;
+        if entry.kind == EntryKind::Data
+            && let Ok(view) = BatchView::parse(&entry.payload)
+        {
+            self.producers.apply(&view);
+            self.overlay.applied(view.producer_id(), entry.index);
+            if self.deliver {
+                let batch = entry.payload.clone();
+                out.push(Effect::Committed(CommittedBatch {
+                    group: self.id(),
+                    index: entry.index,
+                    batch,
+                }));
+            }
+        }
+        self.high_watermark = self.high_watermark.max(entry.next_offset());
+        if self.rolled.remove(&entry.next_offset()) {
+            let op = Op::ProducerSnapshot {
+                offset: entry.next_offset(),
+                producers: self.producers.encode(),
+            };
+            out.push(Effect::Op {
+                group: self.id(),
+                op,
+            });
+        }
+        if let Some(at) = self
+            .change_waiters
+            .iter()
+            .position(|w| w.index == entry.index)
+        {
+            let waiter = self.change_waiters.swap_remove(at);
+            answer(out, waiter.ticket, Ok(self.produced(entry.base_offset)));
+        }
+    }
+
+    fn note_caught_up(&mut self) {
+        let last = self.group.log().last();
+        for id in self.voters() {
+            if id != self.group.replica() && self.group.matched(id) >= last {
+                self.peers.entry(id).lagging_ticks = 0;
+            }
+        }
+    }
+
+    fn answer_waiters(&mut self, out: &mut Vec<Effect>) {
+        while self
+            .written_waiters
+            .front()
+            .is_some_and(|w| w.index <= self.group.written())
+        {
+            if let Some(waiter) = self.written_waiters.pop_front() {
+                answer(out, waiter.ticket, Ok(self.produced(waiter.base_offset)));
+            }
+        }
+        while let Some(front) = self.commit_waiters.front() {
+            let enough = if planted::is(Bug::L2) {
+                self.high_watermark > front.base_offset
+            } else {
+                front.index <= self.applied && self.holders(front.index)
+            };
+            if !enough {
+                break;
+            }
+            if let Some(waiter) = self.commit_waiters.pop_front() {
+                answer(out, waiter.ticket, Ok(self.produced(waiter.base_offset)));
+            }
+        }
+    }
+
+    /// Whether as many replicas hold the entry as `min.insync.replicas` asks for; the majority that
+    /// committed it is enough where that setting is not above it.
+    fn holders(&self, index: u64) -> bool {
+        let wanted = self.settings.min_insync_replicas as usize;
+        let voters = self.voters();
+        wanted <= voters.len() / 2 + 1
+            || voters
+                .iter()
+                .filter(|id| **id == self.group.replica() || self.group.matched(**id) >= index)
+                .count()
+                >= wanted
+    }
+
+    fn snapshot_of_published(&self) -> Published {
+        let log = self.group.log();
+        let high_watermark = if planted::is(Bug::ServeAboveWatermark) {
+            log.next_offset()
+        } else {
+            self.high_watermark
+        };
+        Published {
+            role: if self.group.is_leader() {
+                Role::Leader
+            } else {
+                Role::Follower
+            },
+            leader_replica: self.group.leader(),
+            term: self.group.term(),
+            ready: self.group.is_leader() && self.ready,
+            high_watermark,
+            last_stable_offset: high_watermark,
+            log_start_offset: log.start().offset,
+            end_offset: high_watermark,
+        }
+    }
+
+    fn publish(&mut self, out: &mut Vec<Effect>) {
+        let now = self.snapshot_of_published();
+        let before = self.handle.published();
+        if now == before {
+            return;
+        }
+        assert!(
+            now.high_watermark >= before.high_watermark || planted::is(Bug::ServeAboveWatermark),
+            "I9: the watermark of group {} never moves back",
+            self.id()
+        );
+        self.handle.publish(now);
+        out.push(Effect::Advanced { group: self.id() });
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    pub(crate) fn step_raft(&mut self, from: u64, message: RaftMessage) {
+        self.group.step(from, message);
+    }
+}
+
+pub(crate) fn answer(out: &mut Vec<Effect>, ticket: Ticket, outcome: crate::api::ProduceOutcome) {
+    if ticket != Ticket::NONE {
+        out.push(Effect::Produced { ticket, outcome });
+    }
+}

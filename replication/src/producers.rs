@@ -1,0 +1,120 @@
+//! The sequences of batches that a leader has appended and not yet applied.
+//!
+//! The state of the applied log knows only what is committed. A leader that is asked again about a
+//! batch in its tail must know that too: this overlay is made of the real tail, entry by entry, and
+//! dropped when the tail is cut or leadership is lost (L1).
+
+use std::collections::BTreeMap;
+
+use riverrun_record::{BatchSummary, BatchView};
+use riverrun_storage::{EntryKind, LogEntry, ProducerState, SequenceVerdict};
+
+use crate::api::ProduceError;
+
+/// Producers with unapplied batches.
+#[derive(Debug, Default)]
+pub struct Overlay {
+    /// Holds every producer of `last_index`, as of the end of the tail.
+    state: ProducerState,
+    /// Last unapplied index of each producer.
+    last_index: BTreeMap<i64, u64>,
+    /// Base offset to index of the unapplied batches of producers.
+    by_offset: BTreeMap<i64, u64>,
+}
+
+impl Overlay {
+    /// The overlay of a tail above the applied state.
+    pub fn of_tail<'a>(applied: &ProducerState, tail: impl Iterator<Item = &'a LogEntry>) -> Self {
+        let mut overlay = Self::default();
+        for entry in tail.filter(|e| e.kind == EntryKind::Data) {
+            if let Ok(view) = BatchView::parse(&entry.payload)
+                && view.producer_id() >= 0
+            {
+                overlay.adopt(applied, view.producer_id());
+                overlay.state.apply(&view);
+                overlay.last_index.insert(view.producer_id(), entry.index);
+                overlay.by_offset.insert(entry.base_offset, entry.index);
+            }
+        }
+        overlay
+    }
+
+    fn adopt(&mut self, applied: &ProducerState, producer_id: i64) {
+        if !self.last_index.contains_key(&producer_id) {
+            self.state.adopt(applied, producer_id);
+        }
+    }
+
+    /// Whether a batch is the next one (`None`) or a duplicate (its first offset).
+    ///
+    /// # Errors
+    /// Why it is neither.
+    pub fn check(
+        &self,
+        applied: &ProducerState,
+        batch: &BatchSummary,
+    ) -> Result<Option<i64>, ProduceError> {
+        let state = if self.last_index.contains_key(&batch.producer_id) {
+            &self.state
+        } else {
+            applied
+        };
+        let verdict = state.check(
+            batch.producer_id,
+            batch.producer_epoch,
+            batch.base_sequence,
+            batch.last_sequence(),
+        );
+        match verdict {
+            SequenceVerdict::Next => Ok(None),
+            SequenceVerdict::Duplicate { base_offset, .. } => Ok(Some(base_offset)),
+            SequenceVerdict::OutOfOrder { .. } => Err(ProduceError::OutOfOrderSequence),
+            SequenceVerdict::Fenced { .. } => Err(ProduceError::InvalidProducerEpoch),
+        }
+    }
+
+    /// A batch was appended.
+    pub fn append(
+        &mut self,
+        applied: &ProducerState,
+        batch: &BatchSummary,
+        base_offset: i64,
+        index: u64,
+    ) {
+        self.adopt(applied, batch.producer_id);
+        self.state.append(
+            batch.producer_id,
+            batch.producer_epoch,
+            batch.base_sequence,
+            base_offset,
+            batch.last_offset_delta,
+            batch.max_timestamp,
+        );
+        self.last_index.insert(batch.producer_id, index);
+        self.by_offset.insert(base_offset, index);
+    }
+
+    /// The unapplied entry that begins at an offset.
+    #[must_use]
+    pub fn index_of(&self, base_offset: i64) -> Option<u64> {
+        self.by_offset.get(&base_offset).copied()
+    }
+
+    /// A batch was applied: it is in the applied state from now on.
+    pub fn applied(&mut self, producer_id: i64, index: u64) {
+        while let Some(first) = self.by_offset.first_entry() {
+            if *first.get() > index {
+                break;
+            }
+            first.remove();
+        }
+        if self
+            .last_index
+            .get(&producer_id)
+            .is_some_and(|last| *last <= index)
+        {
+            self.last_index.remove(&producer_id);
+            self.state.forget(producer_id);
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Shards behind their mailboxes and the node under them: what the server drives.
+//!
+//! No thread lives here. Whoever posts runs the shard ([`Runtime::run`]); one flusher thread of the
+//! server loops over [`Runtime::flush_once`]; a ticker calls [`Runtime::tick`]. Effects are carried
+//! out in turn order while the shard's lock is held, and never start a turn: what they lead to is
+//! taken by the next round of the same holder (M3).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use riverrun_storage::node::NodeError;
+use riverrun_storage::{Disk, EntryKind, LogIdentity};
+use uuid::Uuid;
+
+use crate::api::{CommittedBatch, Produce, ProduceError, ProduceOutcome, Published, Ticket};
+use crate::config::GroupSettings;
+use crate::mailbox::{Mailbox, Ran};
+use crate::message::PeerMessage;
+use crate::node::{CONTROLLER_GROUP, GroupOrder, Node, NodeSettings, OpenError, Refused};
+use crate::partition::PartitionHandle;
+use crate::shard::{Effect, Input, Shard};
+
+/// Rounds of turn and effects in one hold of a shard's lock.
+const MAX_ROUNDS_IN_HOLD: usize = 8;
+
+/// The server's side of the runtime. Calls come from whichever thread completes the work, with a
+/// shard's lock held: an implementation must not block and must not call back into the shard.
+pub trait Host: Send + Sync {
+    /// A produce is answered.
+    fn produced(&self, ticket: Ticket, outcome: ProduceOutcome);
+    /// A confirmation of leadership is answered (L5).
+    fn confirmed(&self, ticket: Ticket, result: Result<Published, ProduceError>);
+    /// What is published of a partition changed: look at its parked fetches.
+    fn advanced(&self, partition: &PartitionHandle);
+    /// A command batch of the controller's group is committed.
+    fn committed(&self, batch: CommittedBatch);
+    /// The flusher has work.
+    fn flush_wanted(&self);
+    /// Run this shard again from a task of its own: its holder has done its share.
+    fn run_later(&self, shard: usize);
+    /// A message for another node's replica.
+    fn send(&self, message: PeerMessage);
+    /// A partition is out of service on this node.
+    fn fenced(&self, group: u64, why: &str);
+    /// A replica must be set aside and replaced under a new id (R2b).
+    fn contradicted(&self, group: u64);
+}
+
+/// A node's groups, running.
+#[derive(Debug)]
+pub struct Runtime<H> {
+    node: Node,
+    shards: Vec<Mailbox<Input, Shard>>,
+    host: Arc<H>,
+    flusher_idle: AtomicBool,
+    flusher_wakes: AtomicU64,
+}
+
+/// What opening found, beside the runtime.
+#[derive(Debug)]
+pub struct OpenReport {
+    /// Partitions that stay out of service.
+    pub refused: Vec<Refused>,
+    /// The machine stopped hard since the last start.
+    pub unclean_power_loss: bool,
+    /// The data directory was empty.
+    pub founded: bool,
+    /// The cluster, once the node belongs to one.
+    pub cluster_id: Option<Uuid>,
+}
+
+impl<H: Host> Runtime<H> {
+    /// Opens a data directory. Committed commands of the controller's group are given to the host
+    /// before this returns; nothing else is.
+    ///
+    /// # Errors
+    /// Where the node store cannot be opened.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        data: &Path,
+        settings: NodeSettings,
+        group_settings: impl Fn(&LogIdentity) -> GroupSettings,
+        host: Arc<H>,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        let shard_count = settings.shards.max(1);
+        let (node, opened) = Node::open(disk, data, settings, group_settings)?;
+        let runtime = Self {
+            node,
+            shards: (0..shard_count)
+                .map(|_| Mailbox::new(Shard::default()))
+                .collect(),
+            host,
+            flusher_idle: AtomicBool::new(true),
+            flusher_wakes: AtomicU64::new(0),
+        };
+        for partition in opened.partitions {
+            if partition.id() == CONTROLLER_GROUP {
+                runtime.replay(&partition.handle)?;
+            }
+            runtime.add(partition);
+        }
+        let report = OpenReport {
+            refused: opened.refused,
+            unclean_power_loss: opened.unclean_power_loss,
+            founded: opened.founded,
+            cluster_id: opened.cluster_id,
+        };
+        Ok((runtime, report))
+    }
+
+    fn add(&self, partition: crate::partition::Partition) {
+        let shard = partition.handle.shard();
+        self.post(shard, Input::Add(Box::new(partition)));
+    }
+
+    /// Gives the host what was committed before this start.
+    fn replay(&self, handle: &PartitionHandle) -> Result<(), OpenError> {
+        let reader = handle.reader();
+        let committed = handle.published().high_watermark;
+        let mut index = reader.first_index();
+        while index <= reader.last_index() {
+            let entries = reader.entries(index, reader.last_index() + 1, 1 << 20)?;
+            for entry in &entries {
+                if entry.kind == EntryKind::Data && entry.next_offset() <= committed {
+                    self.host.committed(CommittedBatch {
+                        group: handle.group(),
+                        index: entry.index,
+                        batch: entry.payload.clone(),
+                    });
+                }
+            }
+            match entries.last() {
+                Some(last) => index = last.index + 1,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// The node under the shards.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The host.
+    #[must_use]
+    pub fn host(&self) -> &Arc<H> {
+        &self.host
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// How often the flusher was woken.
+    #[must_use]
+    pub fn flusher_wakes(&self) -> u64 {
+        self.flusher_wakes.load(Ordering::Relaxed)
+    }
+
+    /// Creates a replica by the controller's order, durably. Blocks; then runs its shard.
+    ///
+    /// # Errors
+    /// Where it exists already or the disk refuses.
+    pub fn create_group(&self, order: &GroupOrder) -> Result<PartitionHandle, OpenError> {
+        let partition = self.node.create_group(order)?;
+        let handle = partition.handle.clone();
+        self.add(partition);
+        self.run(handle.shard());
+        Ok(handle)
+    }
+
+    /// Forgets a replica and deletes its files. Blocks.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn remove_group(&self, group: u64) -> Result<(), OpenError> {
+        if let Some(handle) = self.node.handle(group) {
+            self.post(handle.shard(), Input::Remove { group });
+            self.run(handle.shard());
+        }
+        self.node.remove_group(group)
+    }
+
+    /// The partitions of this node.
+    #[must_use]
+    pub fn handles(&self) -> Vec<PartitionHandle> {
+        self.node.handles()
+    }
+
+    /// The partition of a group.
+    #[must_use]
+    pub fn handle(&self, group: u64) -> Option<PartitionHandle> {
+        self.node.handle(group)
+    }
+
+    /// Changes a topic's settings for one of its groups.
+    pub fn set_settings(&self, partition: &PartitionHandle, settings: GroupSettings) {
+        self.node
+            .set_log_config(partition.group(), settings.log.clone());
+        self.post(
+            partition.shard(),
+            Input::Settings {
+                group: partition.group(),
+                settings,
+            },
+        );
+        self.run(partition.shard());
+    }
+
+    fn post(&self, shard: usize, input: Input) {
+        if let Some(mailbox) = self.shards.get(shard) {
+            mailbox.post(input);
+        }
+    }
+
+    /// Posts a batch to append; [`Runtime::run`] does the work.
+    pub fn produce(&self, partition: &PartitionHandle, produce: Produce) {
+        self.post(
+            partition.shard(),
+            Input::Produce {
+                group: partition.group(),
+                produce,
+            },
+        );
+    }
+
+    /// Posts the question whether this node still leads the partition (L5).
+    pub fn confirm(&self, partition: &PartitionHandle, ticket: Ticket) {
+        self.post(
+            partition.shard(),
+            Input::Confirm {
+                group: partition.group(),
+                ticket,
+            },
+        );
+    }
+
+    /// Posts a message of another node.
+    pub fn message(&self, message: PeerMessage) {
+        if let Some(handle) = self.node.handle(message.group) {
+            self.post(handle.shard(), Input::Message(message));
+        }
+    }
+
+    /// Does the posted work of a shard, unless somebody else is at it and will.
+    pub fn run(&self, shard: usize) {
+        let Some(mailbox) = self.shards.get(shard) else {
+            return;
+        };
+        let ran = mailbox.run(|state, work| self.hold(mailbox, state, work));
+        if ran == Ran::HandOver {
+            self.host.run_later(shard);
+        }
+    }
+
+    /// Does the posted work of every shard.
+    pub fn run_all(&self) {
+        for shard in 0..self.shards.len() {
+            self.run(shard);
+        }
+    }
+
+    /// Turns with what was posted, and with what its effects lead to.
+    fn hold(&self, mailbox: &Mailbox<Input, Shard>, state: &mut Shard, work: Vec<Input>) {
+        let mut work = work;
+        let mut effects = Vec::new();
+        for _ in 0..MAX_ROUNDS_IN_HOLD {
+            state.turn(work, &mut effects);
+            work = self.carry_out(effects.drain(..));
+            if work.is_empty() {
+                return;
+            }
+        }
+        mailbox.post_all(work);
+    }
+
+    /// Carries effects out in order; gives what they lead to.
+    fn carry_out(&self, effects: impl Iterator<Item = Effect>) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        let mut flush = false;
+        for effect in effects {
+            match effect {
+                Effect::Write { group, entries } => inputs.extend(self.node.write(group, entries)),
+                Effect::Flush(item) => {
+                    self.node.want_flush(item);
+                    flush = true;
+                }
+                Effect::Op { group, op } => {
+                    self.node.want_op(group, op);
+                    flush = true;
+                }
+                Effect::Send(message) => self.host.send(message),
+                Effect::Produced { ticket, outcome } => self.host.produced(ticket, outcome),
+                Effect::Confirmed { ticket, result } => self.host.confirmed(ticket, result),
+                Effect::Advanced { group } => {
+                    if let Some(handle) = self.node.handle(group) {
+                        self.host.advanced(&handle);
+                    }
+                }
+                Effect::Committed(batch) => self.host.committed(batch),
+                Effect::Contradicted { group } => self.host.contradicted(group),
+                Effect::Fenced { group, why } => {
+                    self.node.fence(group);
+                    self.host.fenced(group, &why);
+                }
+            }
+        }
+        if flush && self.flusher_idle.swap(false, Ordering::SeqCst) {
+            self.flusher_wakes.fetch_add(1, Ordering::Relaxed);
+            self.host.flush_wanted();
+        }
+        inputs
+    }
+
+    /// A tick of time for every group.
+    pub fn tick(&self) {
+        let retried = self.node.retry();
+        if !retried.is_empty() {
+            self.deliver(retried);
+        }
+        for shard in 0..self.shards.len() {
+            self.post(shard, Input::Tick);
+            self.run(shard);
+        }
+    }
+
+    /// The flusher's loop body: false where it may sleep until [`Host::flush_wanted`]. Blocks.
+    ///
+    /// # Errors
+    /// Where the WAL fails: the process must end (I10).
+    pub fn flush_once(&self) -> Result<bool, NodeError> {
+        let mut inputs = Vec::new();
+        let any = self.node.flush_once(&mut inputs)?;
+        if !inputs.is_empty() {
+            self.deliver(inputs);
+        }
+        if any {
+            return Ok(true);
+        }
+        self.flusher_idle.store(true, Ordering::SeqCst);
+        // Somebody may have wanted a flush between the look and the store.
+        if self.node.wants() && self.flusher_idle.swap(false, Ordering::SeqCst) {
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Posts completions to their shards, then runs those.
+    fn deliver(&self, inputs: Vec<Input>) {
+        let mut shards: Vec<Vec<Input>> = self.shards.iter().map(|_| Vec::new()).collect();
+        for input in inputs {
+            let group = match &input {
+                Input::Flushed { group }
+                | Input::Cut { group }
+                | Input::Written { group, .. }
+                | Input::HeadDropped { group, .. }
+                | Input::Full { group }
+                | Input::Failed { group, .. } => *group,
+                _ => continue,
+            };
+            if let Some(handle) = self.node.handle(group)
+                && let Some(shard) = shards.get_mut(handle.shard())
+            {
+                shard.push(input);
+            }
+        }
+        for (at, (mailbox, inputs)) in self.shards.iter().zip(shards).enumerate() {
+            if !inputs.is_empty() {
+                mailbox.post_all(inputs);
+                self.run(at);
+            }
+        }
+    }
+
+    /// A clean stop: everything written is made durable and the clean mark is set. The flusher and
+    /// all connections must have ended.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn close(&self) -> Result<(), NodeError> {
+        self.run_all();
+        while self.flush_once()? {}
+        self.node.close()
+    }
+}
