@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(super) fn records(brokers: &str) -> Result<()> {
     let mut command = java("the Java client")?.client();
     command.arg("Conformance");
-    scripted::check("java", command, brokers)
+    scripted::check("java", command, brokers, true)
 }
 
 pub(super) fn producer_performance(brokers: &str) -> Result<()> {

@@ -66,8 +66,21 @@ struct Place {
     timestamp_offset: i64,
 }
 
-fn plan() -> Plan {
-    let events: Vec<(usize, Event)> = (0..RECORDS).map(|n| (n % PARTITIONS, event(n))).collect();
+/// `every_null` is false for a client that sends neither a header without a value nor a record
+/// without both key and value: those are empty then.
+fn plan(every_null: bool) -> Plan {
+    let mut events: Vec<(usize, Event)> =
+        (0..RECORDS).map(|n| (n % PARTITIONS, event(n))).collect();
+    if !every_null {
+        for (_, event) in &mut events {
+            for (_, value) in &mut event.headers {
+                value.get_or_insert_default();
+            }
+            if event.key.is_none() {
+                event.value.get_or_insert_default();
+            }
+        }
+    }
     let mut logs = vec![Vec::new(); PARTITIONS];
     for (partition, event) in &events {
         let offset = logs[*partition].len() as i64;

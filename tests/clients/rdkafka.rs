@@ -16,7 +16,7 @@ pub(super) fn records(brokers: &str) -> Result<()> {
 }
 
 fn check(brokers: &str, compression: &str) -> Result<()> {
-    let plan = plan();
+    let plan = plan(true);
     let topic = &unique(&format!("rdkafka-{compression}"));
     create_topic(brokers, topic, PARTITIONS, &[])?;
     let settings = [("compression.type", compression), ("batch.size", "8192")];

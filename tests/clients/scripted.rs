@@ -22,8 +22,13 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// Runs a client and judges everything it did. `command` is complete but for the three arguments.
-pub(super) fn check(name: &str, mut command: Command, brokers: &str) -> Result<()> {
-    let plan = plan();
+pub(super) fn check(
+    name: &str,
+    mut command: Command,
+    brokers: &str,
+    every_null: bool,
+) -> Result<()> {
+    let plan = plan(every_null);
     let directory = tempfile::tempdir()?;
     let prefix = unique(name);
     write_plan(&plan, directory.path())?;

@@ -6,6 +6,7 @@
 //! how far each side has come.
 
 use crate::event::{Event, Stored};
+use crate::kafka::now_ms;
 use crate::trial::trial;
 use anyhow::{Result, bail, ensure};
 use libtest_mimic::Trial;
@@ -15,6 +16,9 @@ pub(super) const PARTITIONS: usize = 3;
 
 pub(super) struct Ledger {
     seed: u64,
+    /// The timestamp of every partition's first event. It is the present: brokers forget producers
+    /// whose last event is older than a day, and with them which of their batches they have.
+    begun_ms: i64,
     state: Mutex<State>,
 }
 
@@ -31,6 +35,7 @@ impl Ledger {
     pub(super) fn new(seed: u64) -> Ledger {
         Ledger {
             seed,
+            begun_ms: now_ms(),
             state: Mutex::default(),
         }
     }
@@ -53,7 +58,7 @@ impl Ledger {
         let mut value = format!("{partition}/{n} ").into_bytes();
         value.extend((0..length).map(|_| next() as u8));
         Event {
-            timestamp_ms: 1_700_000_000_000 + n,
+            timestamp_ms: self.begun_ms + n,
             key: Some(format!("key-{}", n % 100).into_bytes()),
             value: Some(value),
             headers: vec![("n".to_owned(), Some(n.to_string().into_bytes()))],

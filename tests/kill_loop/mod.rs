@@ -10,6 +10,7 @@ mod writer;
 
 use crate::kafka::{Next, PATIENCE, Reader, create_topic, unique};
 use crate::node::{Node, foreign_brokers, partition_directories, partition_number};
+use crate::raw::watermarks;
 use crate::trial::{fresh_seed, note, skip, trial};
 use anyhow::{Context, Result, ensure};
 use ledger::{Ledger, PARTITIONS};
@@ -76,12 +77,18 @@ fn kill_loop(node: &mut Node, rounds: u32, seed: u64) -> Result<()> {
         PARTITIONS,
         &[("segment.bytes", "1048576")],
     )?;
-    let mut directories = partition_directories(&node.data())?;
-    directories.retain(|directory| !before.contains(directory));
-    ensure!(
-        directories.len() == PARTITIONS,
-        "{PARTITIONS} partitions lie in {directories:?}"
-    );
+    let deadline = Instant::now() + PATIENCE;
+    let directories = loop {
+        let mut directories = partition_directories(&node.data())?;
+        directories.retain(|directory| !before.contains(directory));
+        if directories.len() == PARTITIONS {
+            break directories;
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "{PARTITIONS} partitions lie in {directories:?}"
+        );
+    };
     let run = Run {
         ledger: Arc::new(Ledger::new(seed)),
         reader: Reader::new(&node.brokers())?,
@@ -162,7 +169,7 @@ impl Run {
         for partition in 0..PARTITIONS {
             // Noted before the question: both only ever grow.
             let due = self.ledger.due(partition);
-            let (low, high) = self.reader.watermarks(&self.topic, partition)?;
+            let (low, high) = watermarks(&self.brokers, &self.topic, partition)?;
             ensure!(low == 0, "partition {partition} begins at {low}");
             ensure!(
                 high >= due,

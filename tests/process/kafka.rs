@@ -301,7 +301,7 @@ impl Reader {
             i32::try_from(partition)?,
             Offset::Offset(timestamp_ms),
         )?;
-        let answered = self.consumer.offsets_for_times(list, PATIENCE)?;
+        let answered = insist(|| self.consumer.offsets_for_times(list.clone(), PATIENCE))?;
         let elements = answered.elements();
         let element = elements.first().context("an answer without a partition")?;
         element.error()?;
@@ -310,13 +310,6 @@ impl Reader {
             Offset::End => Ok(None),
             other => bail!("{topic}/{partition} at {timestamp_ms}: {other:?}"),
         }
-    }
-
-    /// The first offset and the one after the last.
-    pub(crate) fn watermarks(&self, topic: &str, partition: usize) -> Result<(i64, i64)> {
-        Ok(self
-            .consumer
-            .fetch_watermarks(topic, i32::try_from(partition)?, PATIENCE)?)
     }
 
     /// How many partitions the broker says the topic has.
@@ -336,6 +329,19 @@ impl Reader {
     }
 }
 
+/// Asks again while the answer is that a broker is not there, or not there yet.
+fn insist<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Err(error) if is_passing(&error) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            answer => return Ok(answer?),
+        }
+    }
+}
+
 /// What a consumer meets.
 pub(crate) enum Next {
     Record(usize, Stored),
@@ -350,6 +356,10 @@ fn is_passing(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::AllBrokersDown
                 | RDKafkaErrorCode::OperationTimedOut
                 | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::OffsetNotAvailable
+                | RDKafkaErrorCode::UnknownTopicOrPartition
         )
     )
 }

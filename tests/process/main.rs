@@ -16,7 +16,8 @@
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "tests"
+    clippy::disallowed_methods,
+    reason = "tests of real processes, which live in real time"
 )]
 
 mod command;
@@ -24,6 +25,7 @@ mod event;
 mod installed;
 mod kafka;
 mod node;
+mod raw;
 mod trial;
 
 #[path = "../clients/mod.rs"]

@@ -2,12 +2,13 @@
 
 use super::command::tail;
 use super::installed::target_dir;
+use super::raw::answers;
 use super::trial::fresh_seed;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -111,7 +112,7 @@ impl Node {
                 );
             }
             if self.listening.get().is_some() {
-                match answers(self.port) {
+                match answers(&self.brokers()) {
                     Ok(()) => return Ok(begun.elapsed()),
                     Err(error) => last = Some(error),
                 }
@@ -260,23 +261,6 @@ pub(crate) fn partition_number(directory: &Path) -> Option<usize> {
         .1
         .parse()
         .ok()
-}
-
-/// One ApiVersions request, version 0, answered without an error.
-fn answers(port: u16) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    // Size, key 18, version 0, correlation id 7, no client id.
-    stream.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff])?;
-    let mut head = [0_u8; 10];
-    stream.read_exact(&mut head)?;
-    if head[4..] == [0, 0, 0, 7, 0, 0] {
-        Ok(())
-    } else {
-        Err(std::io::Error::other(format!(
-            "an odd answer to ApiVersions: {head:?}"
-        )))
-    }
 }
 
 /// A port that nothing listens on, below the range from which outgoing connections are given

@@ -7,6 +7,7 @@ use crate::event::{Event, Stored, compare, from_offset, offset_at};
 use crate::installed::vega_datasets;
 use crate::kafka::{Delivered, Reader, create_topic, now_ms, produce, unique};
 use crate::node::{Node, foreign_brokers};
+use crate::raw::watermarks;
 use crate::trial::{note, trial};
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -291,7 +292,7 @@ impl Set {
             for timestamp_ms in [0, first, last, last + 1] {
                 self.look_up(&reader, partition, timestamp_ms)?;
             }
-            let marks = reader.watermarks(&self.topic, partition)?;
+            let marks = watermarks(brokers, &self.topic, partition)?;
             ensure!(
                 marks == (0, log.len() as i64),
                 "partition {partition}: watermarks {marks:?} of {} rows",

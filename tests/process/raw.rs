@@ -1,0 +1,105 @@
+//! The two questions that are put to a broker while it comes and goes, over a connection of their
+//! own: librdkafka's blocking calls are not made for a broker that vanishes under them.
+
+use super::kafka::PATIENCE;
+use anyhow::{Context, Result, bail, ensure};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const LIST_OFFSETS: i16 = 2;
+const API_VERSIONS: i16 = 18;
+const EARLIEST: i64 = -2;
+const LATEST: i64 = -1;
+/// Errors that say "not yet": unknown topic, no leader, not the leader, offset not available.
+const NOT_YET: [i16; 4] = [3, 5, 6, 78];
+/// No answer to these two questions comes near this.
+const ANSWER_MAX_BYTES: usize = 64 * 1024;
+
+/// One request with a header of version 1 and no client id; the answer's body.
+fn ask(broker: &str, api: i16, version: i16, body: &[u8]) -> Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(broker)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut request = Vec::new();
+    request.extend(u32::try_from(body.len() + 10)?.to_be_bytes());
+    request.extend(api.to_be_bytes());
+    request.extend(version.to_be_bytes());
+    request.extend(7_i32.to_be_bytes());
+    request.extend((-1_i16).to_be_bytes());
+    request.extend(body);
+    stream.write_all(&request)?;
+    let mut size = [0; 4];
+    stream.read_exact(&mut size)?;
+    let size = u32::from_be_bytes(size) as usize;
+    ensure!(
+        (4..=ANSWER_MAX_BYTES).contains(&size),
+        "an answer of {size} bytes"
+    );
+    let mut answer = vec![0; size];
+    stream.read_exact(&mut answer)?;
+    let body = answer.split_off(4);
+    ensure!(
+        answer == 7_i32.to_be_bytes(),
+        "an answer to another request: {answer:?}"
+    );
+    Ok(body)
+}
+
+/// Whether a broker answers ApiVersions, version 0, without an error.
+pub(crate) fn answers(broker: &str) -> Result<()> {
+    let body = ask(broker, API_VERSIONS, 0, &[])?;
+    ensure!(
+        body.starts_with(&[0, 0]),
+        "an odd answer to ApiVersions: {body:?}"
+    );
+    Ok(())
+}
+
+/// The first offset of a partition and the one after its last, asked for until there is an answer.
+pub(crate) fn watermarks(broker: &str, topic: &str, partition: usize) -> Result<(i64, i64)> {
+    let mut marks = [0; 2];
+    for (mark, timestamp) in marks.iter_mut().zip([EARLIEST, LATEST]) {
+        let deadline = Instant::now() + PATIENCE;
+        *mark = loop {
+            match list_offsets(broker, topic, partition, timestamp) {
+                Ok(Ok(offset)) => break offset,
+                Ok(Err(code)) if !NOT_YET.contains(&code) => {
+                    bail!("ListOffsets of {topic}/{partition} answers error {code}")
+                }
+                last if Instant::now() > deadline => {
+                    bail!(
+                        "no answer to ListOffsets of {topic}/{partition} in {PATIENCE:?}: {last:?}"
+                    )
+                }
+                _ => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+    }
+    Ok(marks.into())
+}
+
+/// ListOffsets, version 1: an offset, or the broker's error code.
+fn list_offsets(
+    broker: &str,
+    topic: &str,
+    partition: usize,
+    timestamp: i64,
+) -> Result<Result<i64, i16>> {
+    let mut body = Vec::new();
+    body.extend((-1_i32).to_be_bytes());
+    body.extend(1_i32.to_be_bytes());
+    body.extend(u16::try_from(topic.len())?.to_be_bytes());
+    body.extend(topic.as_bytes());
+    body.extend(1_i32.to_be_bytes());
+    body.extend(u32::try_from(partition)?.to_be_bytes());
+    body.extend(timestamp.to_be_bytes());
+    let answer = ask(broker, LIST_OFFSETS, 1, &body)?;
+    // Two counts, the topic's name, the partition, then what was asked for.
+    let (_, rest) = answer
+        .split_at_checked(14 + topic.len())
+        .context("a short answer")?;
+    let error = i16::from_be_bytes(rest.get(..2).context("a short answer")?.try_into()?);
+    let offset = i64::from_be_bytes(rest.get(10..18).context("a short answer")?.try_into()?);
+    Ok(if error == 0 { Ok(offset) } else { Err(error) })
+}
