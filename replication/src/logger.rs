@@ -49,7 +49,6 @@ impl Drain for ToTracing {
 }
 
 /// The logger that every group hands to the library.
-#[must_use]
-pub fn logger() -> Logger {
+pub(crate) fn logger() -> Logger {
     Logger::root(ToTracing, slog::o!())
 }
