@@ -37,8 +37,8 @@ controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs=$data
 offsets.topic.replication.factor=1
-broker.session.timeout.ms=1000
-broker.heartbeat.interval.ms=200
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=500
 X
   java -Xmx128m -cp "$jars/*" kafka.tools.StorageTool format -t Y2x1c3RlcmNsdXN0ZXJjbA -c "$settings" >&2
 fi

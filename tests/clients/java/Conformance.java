@@ -35,6 +35,7 @@ import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
@@ -189,10 +190,10 @@ public final class Conformance {
         demand(!topicId.equals(Uuid.ZERO_UUID), "a created topic has no id");
         refused(TopicExistsException.class, admin.createTopics(List.of(create)).all());
 
+        until(() -> admin.listTopics().names().get().contains(topic), "a created topic is not listed");
         TopicDescription description = admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic);
         demand(description.topicId().equals(topicId), "another topic id is described");
         demand(description.partitions().size() == 1, "one partition expected, not " + description);
-        demand(admin.listTopics().names().get().contains(topic), "the topic is not listed");
 
         ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
         Config config = admin.describeConfigs(List.of(resource)).all().get().get(resource);
@@ -201,8 +202,7 @@ public final class Conformance {
         demand("delete".equals(config.get("cleanup.policy").value()), "cleanup.policy: " + config.get("cleanup.policy"));
 
         admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(4))).all().get(30, TimeUnit.SECONDS);
-        int partitions = admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().size();
-        demand(partitions == 4, "4 partitions expected, not " + partitions);
+        until(() -> partitions(admin, topic) == 4, "4 partitions are not shown");
 
         // The topic of the last compression holds the extra record as the newest of partition 0.
         TopicPartition written = new TopicPartition(prefix + "-zstd", 0);
@@ -213,8 +213,21 @@ public final class Conformance {
         demand(last.offset() == newest.offset() + 1, "the newest record is at " + newest + ", the end at " + last);
 
         admin.deleteTopics(List.of(topic)).all().get(30, TimeUnit.SECONDS);
+        until(() -> !admin.listTopics().names().get().contains(topic), "a deleted topic is still listed");
         refused(UnknownTopicOrPartitionException.class, admin.describeTopics(List.of(topic)).allTopicNames());
         refused(UnknownTopicOrPartitionException.class, admin.deleteTopics(List.of(topic)).all());
+    }
+
+    private static int partitions(Admin admin, String topic) throws Exception {
+        return admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().size();
+    }
+
+    /** Brokers learn of a change a moment after the controller has answered. */
+    private static void until(Callable<Boolean> holds, String otherwise) throws Exception {
+        long deadline = System.nanoTime() + PATIENCE.toNanos();
+        while (!holds.call()) {
+            demand(System.nanoTime() < deadline, otherwise);
+        }
     }
 
     private static ListOffsetsResultInfo offset(Admin admin, TopicPartition partition, OffsetSpec spec)
