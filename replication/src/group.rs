@@ -22,7 +22,7 @@ use crate::conf::{self, Change};
 use crate::config::GroupConfig;
 use crate::message::{RaftKind, RaftMessage, SnapshotMessage};
 use crate::raft_codec::{from_raft, message_from_raft, message_to_raft, snapshot_from_raft};
-use crate::raft_log::RaftLog;
+use crate::raft_log::{RaftLog, Recovered};
 
 /// What a group needs of the next flush round.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -314,19 +314,21 @@ impl Group {
             }));
         }
         let conf_state = conf::decode_conf(&boot.conf.bytes)?;
-        let mut raft_hard = raft::eraftpb::HardState::default();
-        raft_hard.term = hard_state.term;
-        raft_hard.vote = hard_state.vote;
-        raft_hard.commit = hard_state.commit;
-        let log = RaftLog::new(
+        let raft_hard = raft::eraftpb::HardState {
+            term: hard_state.term,
+            vote: hard_state.vote,
+            commit: hard_state.commit,
+            ..Default::default()
+        };
+        let log = RaftLog::new(Recovered {
             reader,
             start,
             floor,
             tail,
-            raft_hard,
-            (boot.conf.index, conf_state),
-            boot.head_producers,
-        );
+            hard_state: raft_hard,
+            conf: (boot.conf.index, conf_state),
+            head_producers: boot.head_producers,
+        });
         let raft_config = Config {
             id: replica,
             election_tick: config.election_ticks,

@@ -30,7 +30,7 @@ pub mod node;
 pub mod partition;
 pub mod peers;
 pub mod producers;
-mod raft_codec;
+pub mod raft_codec;
 pub mod raft_log;
 pub mod recovering;
 pub mod runtime;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use riverrun_record::{BatchSummary, BatchView};
-use riverrun_storage::{EntryKind, LogEntry, ProducerState, SequenceVerdict};
+use riverrun_storage::{EntryKind, LogEntry, ProducerBatch, ProducerState, SequenceVerdict};
 
 use crate::api::ProduceError;
 
@@ -82,14 +82,14 @@ impl Overlay {
         index: u64,
     ) {
         self.adopt(applied, batch.producer_id);
-        self.state.append(
-            batch.producer_id,
-            batch.producer_epoch,
-            batch.base_sequence,
+        self.state.append(ProducerBatch {
+            producer_id: batch.producer_id,
+            epoch: batch.producer_epoch,
+            first_sequence: batch.base_sequence,
             base_offset,
-            batch.last_offset_delta,
-            batch.max_timestamp,
-        );
+            last_offset_delta: batch.last_offset_delta,
+            timestamp: batch.max_timestamp,
+        });
         self.last_index.insert(batch.producer_id, index);
         self.by_offset.insert(base_offset, index);
     }

@@ -30,19 +30,38 @@ pub struct RaftLog {
     head_producers: bytes::Bytes,
 }
 
+/// What recovery found of a log.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Reads of the files.
+    pub reader: LogReader,
+    /// Where the log begins.
+    pub start: LogStart,
+    /// Index of the last entry that is read from the files.
+    pub floor: u64,
+    /// What follows it.
+    pub tail: VecDeque<LogEntry>,
+    /// Term, vote and commit.
+    pub hard_state: HardState,
+    /// The configuration and the index of its entry.
+    pub conf: (u64, ConfState),
+    /// The producer state of exactly the log below its first index, encoded.
+    pub head_producers: bytes::Bytes,
+}
+
 impl RaftLog {
-    /// The log as recovery left it: what is at or below `floor` is read from the file, `tail` is
-    /// what follows.
+    /// The log as recovery left it.
     #[must_use]
-    pub fn new(
-        reader: LogReader,
-        start: LogStart,
-        floor: u64,
-        tail: VecDeque<LogEntry>,
-        hard_state: HardState,
-        conf: (u64, ConfState),
-        head_producers: bytes::Bytes,
-    ) -> Self {
+    pub fn new(recovered: Recovered) -> Self {
+        let Recovered {
+            reader,
+            start,
+            floor,
+            tail,
+            hard_state,
+            conf,
+            head_producers,
+        } = recovered;
         let tail_bytes = tail.iter().map(|e| e.payload.len()).sum();
         let initial = RaftState::new(hard_state, conf.1.clone());
         Self {

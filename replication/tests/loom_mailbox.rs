@@ -8,6 +8,7 @@
 use loom::sync::Arc;
 use loom::thread;
 
+#[expect(dead_code, unreachable_pub, reason = "as the crate has it")]
 #[path = "../src/mailbox.rs"]
 mod mailbox;
 

@@ -43,13 +43,22 @@ impl Cluster {
                 node_id: i32::try_from(id).unwrap(),
                 kernel_boot_id: "boot".into(),
                 new_directory_id: Uuid::from_u128(u128::from(id)),
-                store: NodeConfig { wal_bytes: 1 << 20, flush_threads: 0, ..NodeConfig::default() },
-                group: GroupConfig { seed: 7, ..GroupConfig::default() },
+                store: NodeConfig {
+                    wal_bytes: 1 << 20,
+                    flush_threads: 0,
+                    ..NodeConfig::default()
+                },
+                group: GroupConfig {
+                    seed: 7,
+                    ..GroupConfig::default()
+                },
                 shards: 1,
             };
             let disk = Arc::new(MemDisk::new());
-            let (node, opened) =
-                Node::open(disk, Path::new("/data"), settings, |_| GroupSettings::default()).unwrap();
+            let (node, opened) = Node::open(disk, Path::new("/data"), settings, |_| {
+                GroupSettings::default()
+            })
+            .unwrap();
             assert!(opened.founded);
             let order = GroupOrder {
                 identity: LogIdentity {
@@ -69,10 +78,24 @@ impl Cluster {
             let partition = node.create_group(&order).unwrap();
             let handle = node.handle(5).unwrap();
             let inputs = vec![Input::Add(Box::new(partition))];
-            replicas.insert(id, Replica { node, shard: Shard::default(), handle, inputs });
+            replicas.insert(
+                id,
+                Replica {
+                    node,
+                    shard: Shard::default(),
+                    handle,
+                    inputs,
+                },
+            );
         }
         let wire = VecDeque::new();
-        Self { replicas, wire, answers: BTreeMap::new(), next_request: 0, flushes: true }
+        Self {
+            replicas,
+            wire,
+            answers: BTreeMap::new(),
+            next_request: 0,
+            flushes: true,
+        }
     }
 
     /// Runs until nothing moves.
@@ -89,7 +112,9 @@ impl Cluster {
                 let mut effects = Vec::new();
                 while !replica.inputs.is_empty() {
                     moved = true;
-                    replica.shard.turn(std::mem::take(&mut replica.inputs), &mut effects);
+                    replica
+                        .shard
+                        .turn(std::mem::take(&mut replica.inputs), &mut effects);
                     for effect in effects.drain(..) {
                         match effect {
                             Effect::Write { group, entries } => {
@@ -127,7 +152,10 @@ impl Cluster {
 
     fn leader(&mut self) -> u64 {
         for _ in 0..100 {
-            let ready = self.replicas.iter().find(|(_, r)| r.handle.published().ready);
+            let ready = self
+                .replicas
+                .iter()
+                .find(|(_, r)| r.handle.published().ready);
             if let Some((id, _)) = ready {
                 return *id;
             }
@@ -139,14 +167,30 @@ impl Cluster {
     fn produce(&mut self, to: u64, acks: Acks, values: &[&str]) -> u64 {
         let mut builder = BatchBuilder::new(Compression::None, None);
         for value in values {
-            builder.append(1_000, None, Some(value.as_bytes()), &[]).unwrap();
+            builder
+                .append(1_000, None, Some(value.as_bytes()), &[])
+                .unwrap();
         }
         let batch = builder.build_mut().unwrap();
         let summary = validate(&batch, &Limits::new(1_000)).unwrap();
         self.next_request += 1;
-        let ticket = Ticket { connection: 1, request: self.next_request, slot: 0 };
-        let produce = Produce { ticket, acks, batch, summary, expected_epoch: None };
-        self.replicas.get_mut(&to).unwrap().inputs.push(Input::Produce { group: 5, produce });
+        let ticket = Ticket {
+            connection: 1,
+            request: self.next_request,
+            slot: 0,
+        };
+        let produce = Produce {
+            ticket,
+            acks,
+            batch,
+            summary,
+            expected_epoch: None,
+        };
+        self.replicas
+            .get_mut(&to)
+            .unwrap()
+            .inputs
+            .push(Input::Produce { group: 5, produce });
         self.next_request
     }
 
@@ -178,9 +222,21 @@ fn one_replica_leads_at_once_and_answers_offsets_in_order() {
         for n in 0..50_i64 {
             let request = cluster.produce(1, Acks::All, &["a", "b"]);
             cluster.settle();
-            assert_eq!(cluster.answers.get(&request).unwrap().unwrap().base_offset, 2 * n);
+            assert_eq!(
+                cluster.answers.get(&request).unwrap().unwrap().base_offset,
+                2 * n
+            );
         }
-        assert_eq!(cluster.replicas.get(&1).unwrap().handle.published().high_watermark, 100);
+        assert_eq!(
+            cluster
+                .replicas
+                .get(&1)
+                .unwrap()
+                .handle
+                .published()
+                .high_watermark,
+            100
+        );
         assert!(!cluster.read(1).is_empty());
     }
 }
@@ -194,13 +250,34 @@ fn acks_all_waits_for_the_flush_and_acks_1_does_not() {
     let all = cluster.produce(1, Acks::All, &["x"]);
     let one = cluster.produce(1, Acks::Leader, &["y"]);
     cluster.settle();
-    assert!(!cluster.answers.contains_key(&all), "I5: nothing is durable yet");
+    assert!(
+        !cluster.answers.contains_key(&all),
+        "I5: nothing is durable yet"
+    );
     assert_eq!(cluster.answers.get(&one).unwrap().unwrap().base_offset, 1);
-    assert_eq!(cluster.replicas.get(&1).unwrap().handle.published().high_watermark, 0);
+    assert_eq!(
+        cluster
+            .replicas
+            .get(&1)
+            .unwrap()
+            .handle
+            .published()
+            .high_watermark,
+        0
+    );
     cluster.flushes = true;
     cluster.settle();
     assert_eq!(cluster.answers.get(&all).unwrap().unwrap().base_offset, 0);
-    assert_eq!(cluster.replicas.get(&1).unwrap().handle.published().high_watermark, 2);
+    assert_eq!(
+        cluster
+            .replicas
+            .get(&1)
+            .unwrap()
+            .handle
+            .published()
+            .high_watermark,
+        2
+    );
 }
 
 #[test]
@@ -212,7 +289,10 @@ fn three_replicas_hold_the_same_bytes() {
         for n in 0..50_i64 {
             let request = cluster.produce(leader, Acks::All, &["v"]);
             cluster.settle();
-            assert_eq!(cluster.answers.get(&request).unwrap().unwrap().base_offset, n);
+            assert_eq!(
+                cluster.answers.get(&request).unwrap().unwrap().base_offset,
+                n
+            );
         }
         for _ in 0..3 {
             cluster.tick();
@@ -243,5 +323,8 @@ fn a_leader_that_falls_silent_is_replaced_and_nothing_acknowledged_is_missing() 
     assert_eq!(published.high_watermark, 10);
     let request = cluster.produce(second, Acks::All, &["after"]);
     cluster.settle();
-    assert_eq!(cluster.answers.get(&request).unwrap().unwrap().base_offset, 10);
+    assert_eq!(
+        cluster.answers.get(&request).unwrap().unwrap().base_offset,
+        10
+    );
 }

@@ -19,5 +19,5 @@ pub use log::{
     Appended, EntryMeta, Fetched, Recovery, Log, LogConfig, LogError, LogFlush, LogReader, LogResult,
     LogSync, TimestampOffset,
 };
-pub use producer_state::{BadSnapshot, ProducerState, SequenceVerdict};
+pub use producer_state::{BadSnapshot, ProducerBatch, ProducerState, SequenceVerdict};
 pub use recovered::{GroupRecord, HardState, LogIdentity, LogStart, StoredConf};

@@ -28,6 +28,23 @@ const SNAPSHOT_HEAD_LEN: usize = 10;
 const SNAPSHOT_ENTRY_LEN: usize = 46;
 const LOSSLESS_VERSION: u8 = 1;
 
+/// A batch that was appended for a producer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerBatch {
+    /// The producer.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Sequence number of the first record.
+    pub first_sequence: i32,
+    /// Offset of the first record.
+    pub base_offset: i64,
+    /// Last offset minus first offset.
+    pub last_offset_delta: i32,
+    /// The greatest timestamp of its records, in milliseconds.
+    pub timestamp: i64,
+}
+
 /// One remembered batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Remembered {
@@ -135,27 +152,26 @@ impl ProducerState {
     /// Takes a batch of the log into account, whatever [`ProducerState::check`] says of it.
     pub fn apply(&mut self, batch: &BatchView<'_>) {
         if batch.producer_id() >= 0 && batch.base_sequence() >= 0 {
-            self.append(
-                batch.producer_id(),
-                batch.producer_epoch(),
-                batch.base_sequence(),
-                batch.base_offset(),
-                batch.last_offset_delta(),
-                batch.max_timestamp(),
-            );
+            self.append(ProducerBatch {
+                producer_id: batch.producer_id(),
+                epoch: batch.producer_epoch(),
+                first_sequence: batch.base_sequence(),
+                base_offset: batch.base_offset(),
+                last_offset_delta: batch.last_offset_delta(),
+                timestamp: batch.max_timestamp(),
+            });
         }
     }
 
     /// Takes an appended batch into account.
-    pub fn append(
-        &mut self,
-        producer_id: i64,
-        epoch: i16,
-        first_sequence: i32,
-        base_offset: i64,
-        last_offset_delta: i32,
-        timestamp: i64,
-    ) {
+    pub fn append(&mut self, batch: ProducerBatch) {
+        let ProducerBatch {
+            producer_id,
+            epoch,
+            first_sequence,
+            base_offset,
+            ..
+        } = batch;
         let producer = self
             .producers
             .entry(producer_id)
@@ -172,10 +188,10 @@ impl ProducerState {
         }
         producer.batches.push_back(Remembered {
             first_sequence,
-            last_sequence: increment_sequence(first_sequence, last_offset_delta),
+            last_sequence: increment_sequence(first_sequence, batch.last_offset_delta),
             base_offset,
-            last_offset: base_offset + i64::from(last_offset_delta),
-            timestamp,
+            last_offset: base_offset + i64::from(batch.last_offset_delta),
+            timestamp: batch.timestamp,
         });
     }
 
@@ -337,8 +353,16 @@ mod tests {
 
     fn with(batches: &[(i64, i16, i32, i64, i32)]) -> ProducerState {
         let mut state = ProducerState::default();
-        for (id, epoch, first, base, delta) in batches {
-            state.append(*id, *epoch, *first, *base, *delta, 1000 + base);
+        for &(producer_id, epoch, first_sequence, base_offset, last_offset_delta) in batches {
+            let timestamp = 1000 + base_offset;
+            state.append(ProducerBatch {
+                producer_id,
+                epoch,
+                first_sequence,
+                base_offset,
+                last_offset_delta,
+                timestamp,
+            });
         }
         state
     }
