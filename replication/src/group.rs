@@ -284,19 +284,10 @@ impl Group {
             hard_state.vote = replica;
         }
         hard_state.commit = hard_state.commit.clamp(start.prev_index, last_index);
-        // R4: what the stored configuration already holds is not applied again, and what it does not
-        // hold yet is: the first configuration entry above it is applied once more.
-        let first = start.prev_index.max(boot.conf.index).max(1);
-        let mut applied = hard_state.commit;
-        for index in first + 1..=hard_state.commit {
-            if index > start.prev_index
-                && reader.entry_meta(index).ok_or_else(|| missing(index))?.kind == EntryKind::Conf
-            {
-                applied = index - 1;
-                break;
-            }
-        }
-        applied = applied.max(start.prev_index);
+        // R4: the commit index is stored as far as it was applied, in one round with the
+        // configuration: every change at or below it is in the stored configuration, whose own index
+        // may lie above.
+        let applied = hard_state.commit;
 
         // What is committed and in the files is read from there, the rest is kept in memory.
         let floor = hard_state.commit;
@@ -439,11 +430,12 @@ impl Group {
         self.durable
     }
 
-    /// The hard state as the group has it.
+    /// The hard state as it is stored. Commit stops at what is applied (R4): a stored configuration
+    /// then holds every change at or below the commit index stored beside it.
     #[must_use]
     pub fn hard_state(&self) -> HardState {
         HardState {
-            commit: self.commit(),
+            commit: self.applied.min(self.commit()),
             ..self.hard
         }
     }
