@@ -1,1 +1,42 @@
-//! Placeholder.
+//! The broker: listeners, Kafka's APIs, topics and settings of one node.
+//!
+//! What this crate is: the part between sockets and partitions. What it is not: it knows neither
+//! segment files nor Raft; it touches a log only through `riverrun-replication`'s handles.
+//!
+//! | File | Thing |
+//! |---|---|
+//! | `broker` | assembly, start and stop; what handlers ask of the node |
+//! | `founding` | the first start, and the registration of every start |
+//! | `catalog` | the controller's image on this node, and how it is changed |
+//! | `reconcile` | makes the node what the image says |
+//! | `topics`, `partition` | what requests see |
+//! | `hooks`, `internal` | completions from replication, for connections and for ourselves |
+//! | `net/` | sockets, frames, answer slots, memory |
+//! | `kafka/` | the API table and one file for each API |
+//! | `config/` | the tables of settings |
+//! | `error` | the one place where anything becomes a Kafka error code |
+//!
+//! What must never be true:
+//! - an answer leaves before an earlier request of its connection was answered;
+//! - a byte of a request's body is read into memory that the budget has not given;
+//! - a thread waits for a shard's lock, or steps a shard while it carries out another's effects;
+//! - a setting is stored and has no effect.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod broker;
+mod catalog;
+pub mod config;
+mod error;
+mod founding;
+mod hooks;
+mod internal;
+mod kafka;
+mod net;
+mod partition;
+mod reconcile;
+mod topics;
+
+pub use broker::{Running, run, start};
+pub use config::Config;
+pub use error::StartError;

@@ -1,0 +1,194 @@
+//! The catalog: this node's copy of the cluster's state, and the way to change it.
+//!
+//! A change is planned on the image, written to group 0 as a batch of commands and takes effect
+//! when it has been committed and applied, on every node in the same order. Here changes are
+//! proposed one after another, so that a plan is never older than what it is applied to.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use riverrun_replication::controller::{
+    Command, Controller, Image, Outcome, Rejection, encode_batch,
+};
+use riverrun_replication::{Acks, Produce, ProduceError};
+use tokio::sync::watch;
+use tracing::error;
+
+use crate::broker::Broker;
+
+/// Batches whose outcomes are kept for whoever proposed them.
+const OUTCOMES_KEPT: usize = 64;
+
+/// Why a change did not happen, or why nobody knows.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ChangeError {
+    /// The controller refuses it.
+    #[error("{0}")]
+    Rejected(#[from] Rejection),
+    /// It could not be written to group 0.
+    #[error("the cluster's state cannot be changed now: {0}")]
+    Write(#[from] ProduceError),
+    /// The broker is stopping.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    controller: Controller,
+    /// By the offset of their batch.
+    outcomes: BTreeMap<i64, Vec<Outcome>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    state: Mutex<State>,
+    /// The offset behind the last applied batch.
+    applied: watch::Sender<i64>,
+    /// The same of what the table of topics shows.
+    shown: watch::Sender<i64>,
+    /// Held from plan to outcome.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Catalog {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::default(),
+            applied: watch::Sender::new(0),
+            shown: watch::Sender::new(0),
+            turn: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Looks at the image.
+    pub(crate) fn read<R>(&self, f: impl FnOnce(&Image) -> R) -> R {
+        f(self.state.lock().controller.image())
+    }
+
+    /// Lets `f` plan without writing anything.
+    pub(crate) fn plan(&self, f: impl FnOnce(&Controller)) {
+        f(&self.state.lock().controller);
+    }
+
+    /// Applies a committed batch of group 0; false where this version cannot read it, after which
+    /// the node knows nothing of the cluster any more.
+    pub(crate) fn apply(&self, batch: &Bytes) -> bool {
+        let applied = {
+            let mut state = self.state.lock();
+            match state.controller.apply_batch(batch) {
+                Ok(outcomes) => {
+                    let next = state.controller.image().next_offset;
+                    let count = i64::try_from(outcomes.len()).unwrap_or(i64::MAX);
+                    state.outcomes.insert(next.saturating_sub(count), outcomes);
+                    while state.outcomes.len() > OUTCOMES_KEPT {
+                        state.outcomes.pop_first();
+                    }
+                    next
+                }
+                Err(error) => {
+                    error!(%error, "a command of the controller's log cannot be applied");
+                    return false;
+                }
+            }
+        };
+        self.applied.send_replace(applied);
+        true
+    }
+
+    /// Plans a change on the newest image, writes it and waits until it has been applied. `plan`
+    /// returns the commands, and may return none.
+    pub(crate) async fn change(
+        &self,
+        broker: &Broker,
+        plan: impl FnOnce(&Controller) -> Result<Vec<Command>, Rejection>,
+    ) -> Result<Vec<Outcome>, ChangeError> {
+        let _turn = self.turn.lock().await;
+        let commands = plan(&self.state.lock().controller)?;
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let batch = encode_batch(&commands).map_err(|error| {
+            error!(%error, "a command cannot be encoded");
+            Rejection::Malformed { what: "its size" }
+        })?;
+        let Some(group) = broker.runtime().handle(0) else {
+            return Err(ChangeError::Stopping);
+        };
+        let limits = riverrun_record::Limits {
+            origin: riverrun_record::Origin::Broker,
+            max_batch_bytes: usize::MAX,
+            ..riverrun_record::Limits::new(broker.now_ms())
+        };
+        let summary = riverrun_record::validate(&batch, &limits).map_err(|error| {
+            error!(%error, "a batch of commands is not sound");
+            Rejection::Malformed { what: "its bytes" }
+        })?;
+        let (ticket, answer) = broker.internal().expect_produce();
+        let produce = Produce {
+            ticket,
+            acks: Acks::All,
+            batch,
+            summary,
+            expected_epoch: None,
+        };
+        broker.runtime().produce(&group, produce);
+        broker.step_shard(group.shard());
+        let produced = answer.await.map_err(|_| ChangeError::Stopping)??;
+        let mut applied = self.applied.subscribe();
+        applied
+            .wait_for(|next| *next > produced.base_offset)
+            .await
+            .map_err(|_| ChangeError::Stopping)?;
+        let outcomes = self.state.lock().outcomes.remove(&produced.base_offset);
+        Ok(outcomes.unwrap_or_default())
+    }
+
+    /// The same for one command; a rejection when it was applied is an error.
+    pub(crate) async fn change_one(
+        &self,
+        broker: &Broker,
+        plan: impl FnOnce(&Controller) -> Result<Command, Rejection>,
+    ) -> Result<Outcome, ChangeError> {
+        let outcomes = self
+            .change(broker, |controller| plan(controller).map(|c| vec![c]))
+            .await?;
+        match outcomes.into_iter().next() {
+            Some(Outcome::Rejected(rejection)) => Err(rejection.into()),
+            Some(outcome) => Ok(outcome),
+            None => Err(ChangeError::Stopping),
+        }
+    }
+
+    /// Waits until everything below `offset` of group 0 has been applied.
+    pub(crate) async fn applied_through(&self, offset: i64) {
+        // The sender lives as long as this, so the only end is the condition.
+        let _ = self
+            .applied
+            .subscribe()
+            .wait_for(|next| *next >= offset)
+            .await;
+    }
+
+    /// To be told of every applied batch.
+    pub(crate) fn watch(&self) -> watch::Receiver<i64> {
+        self.applied.subscribe()
+    }
+
+    /// Says that the table of topics shows everything below `offset`.
+    pub(crate) fn show(&self, offset: i64) {
+        self.shown.send_replace(offset);
+    }
+
+    /// Waits until the table of topics shows all that is applied now.
+    pub(crate) async fn shown(&self) {
+        let applied = *self.applied.borrow();
+        let _ = self
+            .shown
+            .subscribe()
+            .wait_for(|shown| *shown >= applied)
+            .await;
+    }
+}

@@ -1,0 +1,117 @@
+//! What replication tells the broker: completions, watermarks, committed commands.
+//!
+//! The calls come on whichever thread completes the work, with a shard's lock held. Nothing here
+//! blocks or steps a shard; what leads to more work is left to the burst (see `net/burst.rs`) or
+//! to a task.
+
+use std::sync::{Arc, Weak};
+
+use riverrun_replication::message::PeerMessage;
+use riverrun_replication::runtime::Host;
+use riverrun_replication::{
+    CommittedBatch, PartitionHandle, ProduceError, ProduceOutcome, Published, Ticket,
+};
+use tracing::{error, warn};
+
+use crate::broker::Broker;
+use crate::internal::INTERNAL;
+use crate::kafka::produce;
+use crate::net::burst;
+use crate::net::connection::Pending;
+
+/// See the module. Weak, because the broker owns the runtime that owns this.
+#[derive(Debug)]
+pub(crate) struct Hooks {
+    broker: Weak<Broker>,
+}
+
+impl Hooks {
+    pub(crate) fn new(broker: Weak<Broker>) -> Self {
+        Self { broker }
+    }
+
+    fn broker(&self) -> Option<Arc<Broker>> {
+        self.broker.upgrade()
+    }
+}
+
+impl Host for Hooks {
+    fn produced(&self, ticket: Ticket, outcome: ProduceOutcome) {
+        let Some(broker) = self.broker() else { return };
+        if ticket.connection == INTERNAL {
+            broker.internal().produced(ticket, outcome);
+        } else if let Some(connection) = broker.connections().get(ticket.connection) {
+            produce::completed(&broker, &connection, ticket, &outcome);
+        }
+    }
+
+    fn confirmed(&self, ticket: Ticket, result: Result<Published, ProduceError>) {
+        let Some(broker) = self.broker() else { return };
+        if ticket.connection == INTERNAL {
+            broker.internal().confirmed(ticket, result);
+            return;
+        }
+        let Some(connection) = broker.connections().get(ticket.connection) else {
+            return;
+        };
+        let mut parked = None;
+        connection.complete(ticket.request, |waiting| {
+            if let Pending::Fetch(fetch) = &waiting.what {
+                parked = Some(Arc::clone(fetch));
+            }
+            None
+        });
+        if let Some(fetch) = parked {
+            fetch.confirmed(&broker, ticket.slot, result);
+        }
+    }
+
+    fn advanced(&self, partition: &PartitionHandle) {
+        if let Some(broker) = self.broker() {
+            broker.advanced(partition);
+        }
+    }
+
+    fn committed(&self, batch: CommittedBatch) {
+        if let Some(broker) = self.broker()
+            && !broker.catalog().apply(&batch.batch)
+        {
+            broker.fail("the controller's log holds a command that this version cannot read");
+        }
+    }
+
+    fn flush_wanted(&self) {
+        if let Some(broker) = self.broker() {
+            broker.wake_flusher();
+        }
+    }
+
+    fn run_later(&self, shard: usize) {
+        if let Some(broker) = self.broker() {
+            let runtime = broker.tokio().clone();
+            runtime.spawn(async move { burst::run(&broker, || broker.run_shard(shard)) });
+        }
+    }
+
+    fn send(&self, message: PeerMessage) {
+        // There is one node, so no group has a replica elsewhere.
+        warn!(group = message.group, "dropped a message for another node");
+    }
+
+    fn fenced(&self, group: u64, why: &str) {
+        error!(group, why, "a partition is out of service");
+        let Some(broker) = self.broker() else { return };
+        match broker.topics().of_group(group) {
+            Some(partition) => broker.advanced(partition.handle()),
+            None if group == 0 => broker.fail("the controller's log is out of service"),
+            None => {}
+        }
+    }
+
+    fn contradicted(&self, group: u64) {
+        error!(
+            group,
+            "a replica contradicts its leader and has to be replaced"
+        );
+    }
+}

@@ -1,0 +1,522 @@
+//! One connection: its socket, its answer slots, and the task that reads it.
+//!
+//! The task reads once per wake-up, hands every complete request of that read to the API table
+//! and only then awaits again. Answers are written by whoever completes them; the task writes
+//! only what the socket did not take. It reads nothing while answers cannot be written, so a
+//! client that does not read its answers stops being served and costs no memory.
+
+use std::cell::RefCell;
+use std::future::pending;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::BufMut;
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::{debug, info};
+
+use super::answer::{Answer, Socket};
+use super::answers::{Answers, Pumped};
+use super::burst;
+use super::frames::{Assembler, Frame};
+use super::memory::Lease;
+use crate::broker::Broker;
+use crate::kafka::fetch::Parked;
+use crate::kafka::produce::Outstanding;
+
+/// Unanswered requests of one connection before its task stops reading.
+const MAX_UNANSWERED: usize = 256;
+/// Bytes of unanswered produces of one connection before its task stops reading: enough to keep a
+/// flush round busy, little enough that a few clients cannot fill a partition's uncommitted tail.
+const MAX_UNANSWERED_BYTES: usize = 8 << 20;
+/// The buffer that every read without a long body goes through; one per thread.
+const READ_BYTES: usize = 64 << 10;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// What a slot keeps of a request that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) what: Pending,
+    /// The memory of the request, given back with the answer.
+    _lease: Lease,
+}
+
+/// Who will answer.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// The shards, partition by partition.
+    Produce(Box<Outstanding>),
+    /// A commit on one of the partitions, or the deadline.
+    Fetch(Arc<Parked>),
+    /// A task of its own.
+    Task,
+}
+
+/// How long a connection may be silent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadlines {
+    /// From connecting to the first byte.
+    pub(crate) first_byte: Duration,
+    /// Between requests.
+    pub(crate) idle: Duration,
+    /// For the rest of a frame that has begun, besides the time its length takes at
+    /// [`SLOWEST_BYTES_PER_S`].
+    pub(crate) frame: Duration,
+}
+
+const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
+
+/// One client's connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    id: u64,
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+    answers: Answers<Waiting, Answer>,
+    /// Set before `attention` is notified; what others leave for the task.
+    attention: Notify,
+    broken: AtomicBool,
+    client: Mutex<Option<Arc<str>>>,
+}
+
+impl Connection {
+    pub(crate) fn new(id: u64, stream: TcpStream, peer: SocketAddr) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let local = stream.local_addr()?;
+        Ok(Self {
+            id,
+            stream,
+            peer,
+            local,
+            answers: Answers::new(MAX_UNANSWERED, MAX_UNANSWERED_BYTES),
+            attention: Notify::new(),
+            broken: AtomicBool::new(false),
+            client: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The address that the client reached us by.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Remembers what the client calls itself, for the log.
+    pub(crate) fn set_client(&self, name: &str) {
+        *self.client.lock() = Some(Arc::from(name));
+    }
+
+    /// Opens the slot of the request being stepped. Only the connection's own task does.
+    pub(crate) fn open(&self, what: Pending, lease: Lease, weight: usize) -> u64 {
+        self.answers.open(
+            Waiting {
+                what,
+                _lease: lease,
+            },
+            weight,
+        )
+    }
+
+    /// Posts an answer and sees to it that it is written.
+    pub(crate) fn answer(self: &Arc<Self>, request: u64, answer: Answer) {
+        self.complete(request, |_| Some(answer));
+    }
+
+    /// Lets `f` look at a waiting request and perhaps answer it.
+    pub(crate) fn complete(
+        self: &Arc<Self>,
+        request: u64,
+        f: impl FnOnce(&mut Waiting) -> Option<Answer>,
+    ) {
+        if self.answers.post(request, f) {
+            burst::answered(self);
+        }
+    }
+
+    /// Writes what is ready; what the socket does not take is left to the connection's task.
+    pub(crate) fn pump_from_outside(&self) {
+        let (pumped, room) = self.answers.pump(&Socket(&self.stream));
+        if pumped == Pumped::Broken {
+            self.broken.store(true, Ordering::SeqCst);
+        }
+        if room || matches!(pumped, Pumped::Left | Pumped::Broken) {
+            self.attention.notify_one();
+        }
+    }
+
+    /// The same on the connection's own task, which needs no waking.
+    fn pump(&self) -> Pumped {
+        self.answers.pump(&Socket(&self.stream)).0
+    }
+
+    /// Answers the produces whose time is over.
+    fn expire_produces(self: &Arc<Self>, now: Instant) {
+        let mut over = Vec::new();
+        self.answers.each_waiting(|request, waiting| {
+            if let Pending::Produce(produce) = &waiting.what
+                && produce.deadline() <= now
+            {
+                over.push(request);
+            }
+        });
+        for request in over {
+            self.complete(request, |waiting| match &mut waiting.what {
+                Pending::Produce(produce) => Some(produce.expire()),
+                _ => None,
+            });
+        }
+    }
+
+    /// The parked fetches and their deadlines.
+    fn parked(&self) -> Vec<(u64, Arc<Parked>)> {
+        let mut parked = Vec::new();
+        self.answers.each_waiting(|request, waiting| {
+            if let Pending::Fetch(fetch) = &waiting.what {
+                parked.push((request, Arc::clone(fetch)));
+            }
+        });
+        parked
+    }
+
+    /// Ends the connection from outside; its task does the rest.
+    pub(crate) fn hang_up(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+        self.attention.notify_one();
+    }
+}
+
+/// The connections by id, for whoever completes a request by its ticket.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    by_id: RwLock<FxHashMap<u64, Arc<Connection>>>,
+}
+
+impl Connections {
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<Connection>> {
+        self.by_id.read().get(&id).cloned()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.read().len()
+    }
+
+    pub(crate) fn insert(&self, connection: Arc<Connection>) {
+        self.by_id.write().insert(connection.id, connection);
+    }
+
+    pub(crate) fn hang_up_all(&self) {
+        for connection in self.by_id.read().values() {
+            connection.hang_up();
+        }
+    }
+
+    fn remove(&self, id: u64) {
+        self.by_id.write().remove(&id);
+    }
+}
+
+/// Why a task stops serving its connection.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("closed by the client")]
+    Eof,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Frame(#[from] super::frames::FrameError),
+    #[error("{0}")]
+    Refused(#[from] crate::kafka::Refusal),
+    #[error("{0}")]
+    Silent(&'static str),
+    #[error("drained")]
+    Drained,
+    #[error("closed while answering")]
+    Broken,
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(
+    broker: Arc<Broker>,
+    connection: Arc<Connection>,
+    stop: watch::Receiver<bool>,
+) {
+    let mut task = Task {
+        broker: &broker,
+        connection: &connection,
+        assembler: Assembler::new(broker.config().max_request_bytes),
+        write_blocked: false,
+        draining: false,
+        heard_at: Instant::now(),
+        frame_since: None,
+        heard_anything: false,
+    };
+    let ended = task.run(stop).await;
+    match ended {
+        Ended::Eof | Ended::Drained | Ended::Broken | Ended::Io(_) => {
+            debug!(peer = %connection.peer, reason = %ended, "connection ended");
+        }
+        Ended::Frame(_) | Ended::Refused(_) | Ended::Silent(_) => {
+            let client = connection.client.lock().clone();
+            let client = client.as_deref().unwrap_or("unknown");
+            info!(peer = %connection.peer, client, reason = %ended, "closed a connection");
+        }
+    }
+    broker.connections().remove(connection.id);
+    for (_, fetch) in connection.parked() {
+        fetch.forget();
+    }
+    connection.answers.close();
+}
+
+struct Task<'a> {
+    broker: &'a Arc<Broker>,
+    connection: &'a Arc<Connection>,
+    assembler: Assembler,
+    write_blocked: bool,
+    draining: bool,
+    heard_at: Instant,
+    heard_anything: bool,
+    /// When the frame that is being read began.
+    frame_since: Option<Instant>,
+}
+
+impl Task<'_> {
+    async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Ended {
+        let mut timer = pin!(sleep_until(self.heard_at + self.deadlines().first_byte));
+        loop {
+            if self.connection.broken.load(Ordering::SeqCst) {
+                return Ended::Broken;
+            }
+            if self.draining && self.connection.answers.is_empty() {
+                return Ended::Drained;
+            }
+            if let Some(bytes) = self.assembler.wanted() {
+                if let Err(ended) = self.wait_for_memory(bytes).await {
+                    return ended;
+                }
+                continue;
+            }
+            self.arm(timer.as_mut());
+            let interest = self.interest();
+            tokio::select! {
+                biased;
+                () = self.connection.attention.notified() => self.pump(),
+                ready = ready(&self.connection.stream, interest) => {
+                    let ready = match ready {
+                        Ok(ready) => ready,
+                        Err(error) => return Ended::Io(error),
+                    };
+                    if ready.is_writable() && self.write_blocked {
+                        self.pump();
+                    }
+                    if interest.is_some_and(Interest::is_readable)
+                        && (ready.is_readable() || ready.is_read_closed())
+                        && let Err(ended) = self.read()
+                    {
+                        return ended;
+                    }
+                }
+                () = timer.as_mut() => {
+                    if let Err(ended) = self.expire() {
+                        return ended;
+                    }
+                }
+                _ = stop.changed(), if !self.draining => {
+                    self.draining = true;
+                    self.answer_parked(None);
+                }
+            }
+        }
+    }
+
+    fn deadlines(&self) -> Deadlines {
+        self.broker.config().deadlines()
+    }
+
+    fn pump(&mut self) {
+        self.write_blocked = match self.connection.pump() {
+            Pumped::Idle | Pumped::Busy => false,
+            Pumped::Left => true,
+            Pumped::Broken => {
+                self.connection.broken.store(true, Ordering::SeqCst);
+                false
+            }
+        };
+    }
+
+    fn interest(&self) -> Option<Interest> {
+        if self.write_blocked {
+            Some(Interest::WRITABLE)
+        } else if !self.draining && self.connection.answers.has_room() {
+            Some(Interest::READABLE)
+        } else {
+            None
+        }
+    }
+
+    /// One read, and every complete request in it.
+    fn read(&mut self) -> Result<(), Ended> {
+        let connection = self.connection;
+        let broker = self.broker;
+        let assembler = &mut self.assembler;
+        let mut frames = Vec::new();
+        let mut on_frame = |frame: Frame| frames.push(frame);
+        let read = if let Some((buf, missing)) = assembler.space() {
+            let read = connection.stream.try_read_buf(&mut buf.limit(missing));
+            assembler.filled(&mut on_frame);
+            read
+        } else {
+            SCRATCH
+                .with_borrow_mut(|scratch| {
+                    let read = connection.stream.try_read(scratch)?;
+                    Ok(assembler
+                        .feed(
+                            scratch.get(..read).unwrap_or_default(),
+                            broker.budget(),
+                            &mut on_frame,
+                        )
+                        .map(|()| read))
+                })
+                .and_then(|fed: Result<usize, _>| fed.map_err(io::Error::other))
+        };
+        let refused = match read {
+            Ok(0) => return Err(Ended::Eof),
+            Ok(_) => None,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                return Ok(());
+            }
+            // What came before a refused length is still served.
+            Err(e) => match e.downcast::<super::frames::FrameError>() {
+                Ok(refused) => Some(refused),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        self.heard(!frames.is_empty());
+        self.step(frames)?;
+        refused.map_or(Ok(()), |refused| Err(refused.into()))
+    }
+
+    fn heard(&mut self, whole_frames: bool) {
+        let now = Instant::now();
+        self.heard_at = now;
+        self.heard_anything = true;
+        match self.assembler.unfinished() {
+            Some(_) if self.frame_since.is_none() || whole_frames => self.frame_since = Some(now),
+            Some(_) => {}
+            None => self.frame_since = None,
+        }
+    }
+
+    fn step(&self, frames: Vec<Frame>) -> Result<(), Ended> {
+        burst::run(self.broker, || {
+            for frame in frames {
+                crate::kafka::step(self.broker, self.connection, frame)?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn wait_for_memory(&mut self, bytes: usize) -> Result<(), Ended> {
+        let lease = tokio::select! {
+            lease = self.broker.budget().reserve(bytes) => lease,
+            () = self.connection.attention.notified() => {
+                self.pump();
+                return Ok(());
+            }
+        };
+        let mut frames = Vec::new();
+        let supplied = self
+            .assembler
+            .supply(lease, self.broker.budget(), &mut |frame| frames.push(frame));
+        self.heard(true);
+        self.step(frames)?;
+        Ok(supplied?)
+    }
+
+    /// The timer is only ever moved to an earlier time here; when it fires too early it is set
+    /// anew. So a consumer that polls thousands of times a second moves it twice a second.
+    fn arm(&self, timer: std::pin::Pin<&mut Sleep>) {
+        let mut next = self.silent_until();
+        self.connection
+            .answers
+            .each_waiting(|_, waiting| match &waiting.what {
+                Pending::Fetch(fetch) => next = next.min(fetch.deadline()),
+                Pending::Produce(produce) => next = next.min(produce.deadline()),
+                Pending::Task => {}
+            });
+        if next < timer.deadline() || timer.is_elapsed() {
+            timer.reset(next);
+        }
+    }
+
+    fn silent_until(&self) -> Instant {
+        let deadlines = self.deadlines();
+        match (self.frame_since, self.assembler.unfinished()) {
+            (Some(since), Some(len)) => {
+                since + deadlines.frame + Duration::from_secs(len as u64 / SLOWEST_BYTES_PER_S)
+            }
+            _ if self.heard_anything => self.heard_at + deadlines.idle,
+            _ => self.heard_at + deadlines.first_byte,
+        }
+    }
+
+    fn expire(&mut self) -> Result<(), Ended> {
+        let now = Instant::now();
+        self.answer_parked(Some(now));
+        if now < self.silent_until() {
+            return Ok(());
+        }
+        if self.frame_since.is_some() {
+            return Err(Ended::Silent("the rest of a request did not come in time"));
+        }
+        if !self.heard_anything {
+            return Err(Ended::Silent("no request came after connecting"));
+        }
+        if self.connection.answers.is_empty() {
+            return Err(Ended::Silent("idle"));
+        }
+        // It waits for us, not we for it.
+        self.heard_at = now;
+        Ok(())
+    }
+
+    /// Answers the parked fetches whose time is over, or all of them, with what is there.
+    fn answer_parked(&self, now: Option<Instant>) {
+        burst::run(self.broker, || {
+            if let Some(now) = now {
+                self.connection.expire_produces(now);
+            }
+            for (_, fetch) in self.connection.parked() {
+                if now.is_none_or(|now| fetch.deadline() <= now) {
+                    fetch.expire(self.broker);
+                }
+            }
+        });
+    }
+}
+
+async fn ready(stream: &TcpStream, interest: Option<Interest>) -> io::Result<tokio::io::Ready> {
+    match interest {
+        Some(interest) => stream.ready(interest).await,
+        None => pending().await,
+    }
+}

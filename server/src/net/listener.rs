@@ -1,0 +1,85 @@
+//! Accepts connections.
+//!
+//! There is no authentication yet, so an address that is not loopback is refused unless the
+//! operator asked for it by name.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::connection::{self, Connection};
+use crate::broker::Broker;
+use crate::error::StartError;
+
+const BACKLOG: u32 = 1024;
+/// Pause after a failed accept; most often the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds `address`, or says why it is refused.
+pub(crate) fn bind(address: SocketAddr, insecure: bool) -> Result<TcpListener, StartError> {
+    if !address.ip().is_loopback() {
+        if !insecure {
+            return Err(StartError::NotLoopback { address });
+        }
+        warn!(%address, "listening without authentication on an address that others can reach");
+    }
+    let bind = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|source| StartError::Bind { address, source })
+}
+
+/// Accepts until `stop`, then waits until every connection is drained.
+pub(crate) async fn accept(
+    broker: Arc<Broker>,
+    listener: TcpListener,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut tasks = JoinSet::new();
+    let mut next_id = 1_u64;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.changed() => break,
+            Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if broker.connections().len() >= broker.config().max_connections {
+            info!(%peer, "refused a connection: max.connections are open");
+            continue;
+        }
+        let connection = match Connection::new(next_id, stream, peer) {
+            Ok(connection) => Arc::new(connection),
+            Err(_gone_already) => continue,
+        };
+        next_id += 1;
+        broker.connections().insert(Arc::clone(&connection));
+        tasks.spawn(connection::serve(
+            Arc::clone(&broker),
+            connection,
+            stop.clone(),
+        ));
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+}
