@@ -57,5 +57,7 @@ pub use record::{
     Header, HeaderIter, OwnedRecord, OwnedRecordIter, Record, RecordIter, decode_records,
     owned_records,
 };
-pub use stamp::{apply_timestamps, stamp, stamp_log_append_time, stamp_max_timestamp};
+pub use stamp::{
+    apply_timestamps, stamp, stamp_log_append_time, stamp_max_timestamp, stamp_producer,
+};
 pub use validate::{BatchSummary, Limits, Origin, validate};

@@ -3,7 +3,8 @@
 use crate::batch::TimestampType;
 use crate::crc;
 use crate::layout::{
-    ATTRIBUTES, BASE_OFFSET, CRC, HEADER_LEN, LEADER_EPOCH, MAX_TIMESTAMP, TIMESTAMP_TYPE_BIT,
+    ATTRIBUTES, BASE_OFFSET, BASE_SEQUENCE, CRC, HEADER_LEN, LEADER_EPOCH, MAX_TIMESTAMP,
+    PRODUCER_EPOCH, PRODUCER_ID, TIMESTAMP_TYPE_BIT,
 };
 use crate::validate::BatchSummary;
 
@@ -47,15 +48,35 @@ pub fn apply_timestamps(batch: &mut [u8], summary: &BatchSummary) {
     }
 }
 
+/// Writes an idempotent producer's identity and the first sequence number, and corrects the
+/// checksum: for a producer that sends a built batch again under another identity.
+///
+/// # Panics
+/// When `batch` is shorter than a header: only built batches are stamped.
+pub fn stamp_producer(batch: &mut [u8], id: i64, epoch: i16, base_sequence: i32) {
+    change_header(batch, |batch| {
+        put(batch, PRODUCER_ID, id.to_be_bytes());
+        put(batch, PRODUCER_EPOCH, epoch.to_be_bytes());
+        put(batch, BASE_SEQUENCE, base_sequence.to_be_bytes());
+    });
+}
+
 fn stamp_timestamp(batch: &mut [u8], timestamp_type: TimestampType, max_timestamp_ms: i64) {
+    change_header(batch, |batch| {
+        let attributes = i16::from_be_bytes(get(batch, ATTRIBUTES));
+        let attributes = match timestamp_type {
+            TimestampType::CreateTime => attributes & !TIMESTAMP_TYPE_BIT,
+            TimestampType::LogAppendTime => attributes | TIMESTAMP_TYPE_BIT,
+        };
+        put(batch, ATTRIBUTES, attributes.to_be_bytes());
+        put(batch, MAX_TIMESTAMP, max_timestamp_ms.to_be_bytes());
+    });
+}
+
+/// Changes fields of the header that the checksum covers, and the checksum with them.
+fn change_header(batch: &mut [u8], change: impl FnOnce(&mut [u8])) {
     let before = checksummed_header(batch);
-    let attributes = i16::from_be_bytes(get(batch, ATTRIBUTES));
-    let attributes = match timestamp_type {
-        TimestampType::CreateTime => attributes & !TIMESTAMP_TYPE_BIT,
-        TimestampType::LogAppendTime => attributes | TIMESTAMP_TYPE_BIT,
-    };
-    put(batch, ATTRIBUTES, attributes.to_be_bytes());
-    put(batch, MAX_TIMESTAMP, max_timestamp_ms.to_be_bytes());
+    change(batch);
     let after = checksummed_header(batch);
     let stated = u32::from_be_bytes(get(batch, CRC));
     let crc = crc::after_header_change(stated, &before, &after, batch.len() - HEADER_LEN);

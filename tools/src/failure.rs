@@ -1,0 +1,122 @@
+//! What a failed command prints and exits with.
+
+use std::{fmt, io, process::ExitCode};
+
+use riverrun_client::{Error, ErrorCode};
+
+/// A command that was called in a way that cannot work: exits with 2 instead of 1.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// A command that has already said, in its own output, what failed.
+#[derive(Debug)]
+pub(crate) struct Reported;
+
+impl fmt::Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("failed")
+    }
+}
+
+impl std::error::Error for Reported {}
+
+/// Turns a command's result into an exit status, printing the error.
+pub(crate) fn finish(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    if is_broken_pipe(&error) {
+        // Whoever read our output has seen enough (`riverrun consume t | head -1`).
+        return ExitCode::SUCCESS;
+    }
+    if error.is::<Reported>() {
+        return ExitCode::FAILURE;
+    }
+    report(&error);
+    if error.is::<Usage>() {
+        ExitCode::from(2)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Prints one error, with its causes and the next step where one is known.
+pub(crate) fn report(error: &anyhow::Error) {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        // Errors of libraries often repeat their source in their own text.
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    eprintln!("error: {text}");
+    if let Some(next) = error.chain().find_map(|e| next_step(e.downcast_ref()?)) {
+        eprintln!("  next: {next}");
+    }
+}
+
+/// What a person may do about an error.
+fn next_step(error: &Error) -> Option<String> {
+    let step = match error {
+        Error::NoBroker { .. } | Error::Connection { .. } | Error::Disconnected { .. } => {
+            "see that a node runs there (`riverrun dev` starts one), or name another with -b HOST:PORT".to_owned()
+        }
+        Error::Timeout { .. } => "see whether the node is overloaded, or wait longer with --timeout SECONDS".to_owned(),
+        Error::GaveUp { last: Some(last), .. } => return next_step(last),
+        Error::Malformed { .. } | Error::Protocol { .. } | Error::UnsupportedVersion { .. } => {
+            "see that the address is that of a Kafka-compatible broker, without TLS".to_owned()
+        }
+        Error::UnknownTopic { topic } => {
+            format!("create it with `riverrun topic create {topic}`, or see `riverrun topic list`")
+        }
+        Error::UnknownPartition { topic, .. } => format!("see `riverrun topic describe {topic}`"),
+        Error::RecordTooLarge { .. } => "send smaller records, or keep the large part elsewhere".to_owned(),
+        Error::OffsetOutOfRange { .. } => "read what is there with -o start, or wait for more with -o end".to_owned(),
+        Error::CorruptBatch { .. } => {
+            "check the files of the node that leads it with `riverrun log verify DIR`".to_owned()
+        }
+        Error::Refused { code, .. } => match *code {
+            ErrorCode::TopicAlreadyExists => "choose another name, or pass --if-not-exists".to_owned(),
+            ErrorCode::InvalidReplicationFactor => "pass -r with at most the number of brokers".to_owned(),
+            ErrorCode::InvalidTopicException => {
+                "use letters, digits, '.', '_' and '-', at most 249 of them".to_owned()
+            }
+            ErrorCode::InvalidConfig => "correct or drop the --config that is named".to_owned(),
+            ErrorCode::UnknownTopicOrPartition => "see `riverrun topic list`".to_owned(),
+            ErrorCode::MessageTooLarge => {
+                "send smaller records, or create the topic with a larger --config max.message.bytes".to_owned()
+            }
+            ErrorCode::KafkaStorageError => "see the node's log: its disk is full or failing".to_owned(),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(step)
+}
+
+/// Prints what clap found wrong, or the help that was asked for.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell if even this cannot be written.
+    let _ = error.print();
+    if error.use_stderr() {
+        ExitCode::from(2)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|e| {
+        e.downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
