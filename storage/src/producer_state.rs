@@ -86,6 +86,76 @@ pub enum SequenceVerdict {
     },
 }
 
+/// What stands before the entries of Kafka's `.snapshot`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotHead {
+    /// The format's version; 1 is the one that is known.
+    pub version: i16,
+    /// The checksum that the file states.
+    pub crc: u32,
+    /// Whether it matches the bytes.
+    pub crc_is_valid: bool,
+    /// The number of entries that the file states.
+    pub count: i32,
+    /// Bytes behind the last whole entry, which do not belong there.
+    pub extra_bytes: usize,
+}
+
+/// One entry of Kafka's `.snapshot`, as it stands in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotEntry {
+    /// The producer.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// The last sequence number of its last batch, or -1.
+    pub last_sequence: i32,
+    /// The last offset of that batch, or -1.
+    pub last_offset: i64,
+    /// Last offset minus first offset of that batch.
+    pub offset_delta: i32,
+    /// The batch's greatest timestamp, in milliseconds.
+    pub timestamp: i64,
+    /// The epoch of the transaction coordinator, or -1.
+    pub coordinator_epoch: i32,
+    /// The first offset of the transaction that is open, or -1.
+    pub current_txn_first_offset: i64,
+}
+
+/// Reads Kafka's `.snapshot` as it stands, checked or not: for whoever looks at files. None where the
+/// bytes are too few for its head. [`ProducerState::from_snapshot`] is for whoever uses it.
+#[must_use]
+pub fn read_snapshot(bytes: &[u8]) -> Option<(SnapshotHead, impl Iterator<Item = SnapshotEntry>)> {
+    let mut input = bytes;
+    if input.len() < SNAPSHOT_HEAD_LEN {
+        return None;
+    }
+    let version = input.get_i16();
+    let crc = input.get_u32();
+    let crc_is_valid = crc32c::crc32c(input) == crc;
+    let count = input.get_i32();
+    let head = SnapshotHead {
+        version,
+        crc,
+        crc_is_valid,
+        count,
+        extra_bytes: input.len() % SNAPSHOT_ENTRY_LEN,
+    };
+    let entries = input
+        .chunks_exact(SNAPSHOT_ENTRY_LEN)
+        .map(|mut entry| SnapshotEntry {
+            producer_id: entry.get_i64(),
+            epoch: entry.get_i16(),
+            last_sequence: entry.get_i32(),
+            last_offset: entry.get_i64(),
+            offset_delta: entry.get_i32(),
+            timestamp: entry.get_i64(),
+            coordinator_epoch: entry.get_i32(),
+            current_txn_first_offset: entry.get_i64(),
+        });
+    Some((head, entries))
+}
+
 /// A producer snapshot that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a producer snapshot of {0} bytes is damaged")]
@@ -246,26 +316,25 @@ impl ProducerState {
     /// [`BadSnapshot`] where length, version or checksum do not fit.
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, BadSnapshot> {
         let bad = BadSnapshot(bytes.len());
-        let mut input = bytes;
-        if input.len() < SNAPSHOT_HEAD_LEN || input.get_i16() != SNAPSHOT_VERSION {
+        let (head, entries) = read_snapshot(bytes).ok_or(bad)?;
+        if head.version != SNAPSHOT_VERSION || !head.crc_is_valid {
             return Err(bad);
         }
-        if input.get_u32() != crc32c::crc32c(input) {
-            return Err(bad);
-        }
-        let count = usize::try_from(input.get_i32()).map_err(|_| bad)?;
-        if count.checked_mul(SNAPSHOT_ENTRY_LEN) != Some(input.len()) {
+        let count = usize::try_from(head.count).map_err(|_| bad)?;
+        if count.checked_mul(SNAPSHOT_ENTRY_LEN) != Some(bytes.len() - SNAPSHOT_HEAD_LEN) {
             return Err(bad);
         }
         let mut state = Self::default();
-        for _ in 0..count {
-            let id = input.get_i64();
-            let epoch = input.get_i16();
-            let last_sequence = input.get_i32();
-            let last_offset = input.get_i64();
-            let delta = input.get_i32();
-            let timestamp = input.get_i64();
-            input.advance(12);
+        for entry in entries {
+            let SnapshotEntry {
+                producer_id: id,
+                epoch,
+                last_sequence,
+                last_offset,
+                offset_delta: delta,
+                timestamp,
+                ..
+            } = entry;
             let mut batches = VecDeque::new();
             if last_sequence >= 0 && delta >= 0 && last_offset >= i64::from(delta) {
                 // Sequences wrap behind 2^31-1, so the first may lie above the last.

@@ -22,18 +22,54 @@ pub fn encode(epochs: &[(i32, i64)]) -> String {
 /// Reads the file; none where it is not one.
 #[must_use]
 pub fn decode(text: &str) -> Option<Vec<(i32, i64)>> {
-    let mut lines = text.lines();
-    if lines.next()? != "0" {
-        return None;
+    let (entries, bad) = read(text);
+    bad.is_none().then_some(entries)
+}
+
+/// What can be read of the file, and if that is not all, the byte at which the rest begins and what
+/// is wrong with it.
+#[must_use]
+pub fn read(text: &str) -> (Vec<(i32, i64)>, Option<(usize, &'static str)>) {
+    let mut entries = Vec::new();
+    let mut position = 0;
+    let mut count = None;
+    for (number, whole) in text.split_inclusive('\n').enumerate() {
+        let line = whole.trim_end_matches(['\n', '\r']);
+        match number {
+            0 if line == "0" => {}
+            0 => return (entries, Some((position, "the version is not 0"))),
+            1 => match line.parse::<usize>() {
+                Ok(stated) => count = Some(stated),
+                Err(_) => {
+                    return (
+                        entries,
+                        Some((position, "the number of entries is no number")),
+                    );
+                }
+            },
+            _ => match entry(line) {
+                Some(entry) => entries.push(entry),
+                None => {
+                    return (
+                        entries,
+                        Some((position, "a line is not an epoch and an offset")),
+                    );
+                }
+            },
+        }
+        position += whole.len();
     }
-    let count: usize = lines.next()?.parse().ok()?;
-    let entries = lines
-        .map(|line| {
-            let (epoch, offset) = line.split_once(' ')?;
-            Some((epoch.parse().ok()?, offset.parse().ok()?))
-        })
-        .collect::<Option<Vec<_>>>()?;
-    (entries.len() == count).then_some(entries)
+    let bad = match count {
+        None => Some("the file is cut short"),
+        Some(count) if count != entries.len() => Some("there are not as many entries as it says"),
+        Some(_) => None,
+    };
+    (entries, bad.map(|what| (position, what)))
+}
+
+fn entry(line: &str) -> Option<(i32, i64)> {
+    let (epoch, offset) = line.split_once(' ')?;
+    Some((epoch.parse().ok()?, offset.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -47,5 +83,8 @@ mod tests {
         assert_eq!(decode(&encode(&epochs)), Some(epochs.to_vec()));
         assert_eq!(decode("0\n1\n"), None);
         assert_eq!(decode("1\n0\n"), None);
+        let (entries, bad) = read("0\n2\n1 0\nx 7\n");
+        assert_eq!(entries, [(1, 0)]);
+        assert_eq!(bad.map(|(position, _)| position), Some(8));
     }
 }

@@ -16,6 +16,32 @@ pub fn encode(topic_id: Uuid) -> String {
     format!("version: 0\ntopic_id: {}", base64url(topic_id))
 }
 
+/// The topic id of a file's text; none where it is not such a file.
+#[must_use]
+pub fn decode(text: &str) -> Option<Uuid> {
+    let mut lines = text.lines();
+    let version = lines.next()?.strip_prefix("version:")?.trim();
+    let digits = lines.next()?.strip_prefix("topic_id:")?.trim();
+    let nothing_follows = lines.all(|line| line.trim().is_empty());
+    if version != "0" || digits.len() != 22 || !nothing_follows {
+        return None;
+    }
+    let mut number = 0_u128;
+    for (at, digit) in digits.bytes().enumerate() {
+        let bits = ALPHABET.iter().position(|known| *known == digit)?;
+        let bits = u128::try_from(bits).ok()?;
+        // Of the last digit only two bits belong to the id.
+        number = if at < 21 {
+            number << 6 | bits
+        } else {
+            number << 2 | bits >> 4
+        };
+    }
+    let id = Uuid::from_u128(number);
+    // Spare bits that are set would be a second way to write the same id.
+    (base64url(id) == digits).then_some(id)
+}
+
 /// A topic id as Kafka writes it.
 #[must_use]
 pub fn base64url(id: Uuid) -> String {
@@ -53,5 +79,25 @@ mod tests {
             encode(Uuid::nil()),
             "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAA"
         );
+    }
+
+    #[test]
+    fn the_text_leads_back_and_nothing_else_does() {
+        for id in [0, 1, u128::MAX, 0x0123_4567_89ab_cdef_0011_2233_4455_6677] {
+            let id = Uuid::from_u128(id);
+            assert_eq!(decode(&encode(id)), Some(id));
+            assert_eq!(decode(&format!("{}\n", encode(id))), Some(id));
+        }
+        for text in [
+            "",
+            "version: 0",
+            "version: 1\ntopic_id: AAAAAAAAAAAAAAAAAAAAAA",
+            "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAA",
+            "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAB",
+            "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAA+A",
+            "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAA\nmore",
+        ] {
+            assert_eq!(decode(text), None, "{text}");
+        }
     }
 }

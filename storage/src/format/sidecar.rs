@@ -167,6 +167,17 @@ impl Header {
         };
         Ok((header, len))
     }
+
+    /// What a header whose checksum is wrong says of its own length and of the index before the
+    /// first: a guess, for tools that look at the records nevertheless. None where it is not even
+    /// possible.
+    #[must_use]
+    pub fn guess(bytes: &[u8]) -> Option<(usize, u64)> {
+        let len = usize::from(BigEndian::read_u16(bytes.get(6..8)?));
+        let prev_index = BigEndian::read_u64(bytes.get(72..80)?);
+        (len > FIXED_LEN && len.is_multiple_of(RECORD_LEN) && prev_index < u64::MAX >> 1)
+            .then_some((len, prev_index))
+    }
 }
 
 /// What the sidecar says of one entry.

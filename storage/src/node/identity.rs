@@ -231,6 +231,55 @@ impl IdentityFile {
     }
 }
 
+/// One of the two slots of an identity file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentitySlot {
+    /// Never written.
+    Empty,
+    /// Written and not readable, as a stop during a change leaves it. The other slot counts.
+    Bad,
+    /// Of a later format.
+    OtherVersion(u32),
+    /// Readable.
+    Good {
+        /// The slot with the greater one counts.
+        sequence: u64,
+        /// What it says.
+        identity: NodeIdentity,
+    },
+}
+
+/// Both slots of an identity file, each with its first byte, without changing anything.
+pub fn read_identity_slots(
+    disk: &dyn Disk,
+    path: &Path,
+) -> Result<[(u64, IdentitySlot); 2], NodeError> {
+    let file = disk
+        .open(path, OpenMode::ReadOnly)
+        .map_err(NodeError::io(path))?;
+    let mut slots = [
+        (0, IdentitySlot::Empty),
+        (SLOT_SPACING_BYTES, IdentitySlot::Empty),
+    ];
+    for (position, slot) in &mut slots {
+        let mut bytes = [0; SLOT_BYTES];
+        match file.read_exact_at(&mut bytes, *position) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                *slot = IdentitySlot::Bad;
+                continue;
+            }
+            other => other.map_err(NodeError::io(path))?,
+        }
+        *slot = match NodeIdentity::decode(&bytes) {
+            Some(Slot::Known(sequence, identity)) => IdentitySlot::Good { sequence, identity },
+            Some(Slot::Other(version)) => IdentitySlot::OtherVersion(version),
+            None if bytes.iter().all(|byte| *byte == 0) => IdentitySlot::Empty,
+            None => IdentitySlot::Bad,
+        };
+    }
+    Ok(slots)
+}
+
 /// Reads an identity file without changing anything.
 pub fn read_identity(disk: &dyn Disk, path: &Path) -> Result<NodeIdentity, NodeError> {
     Ok(IdentityFile::open(disk, path, OpenMode::ReadOnly)?.identity)

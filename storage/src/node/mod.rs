@@ -22,7 +22,7 @@
 //! # File map
 //! - [`identity`]: who the directory is, incarnation, clean mark. - [`wal`]: the ring.
 //! - `image`: what the records mean. - `round`, `checkpoint`: see above. - `side`: side files.
-//! - `target`: what is asked of a log. - `pool`: threads that wait for syncs.
+//! - [`survey()`]: what a boot would find, without being one. - `target`: what is asked of a log. - `pool`: threads that wait for syncs.
 //!
 //! # What must never be true
 //! A live record written over (W3); a stored durable index above what is durable (I6); a record of a
@@ -37,16 +37,18 @@ mod pool;
 mod round;
 mod side;
 mod store;
+mod survey;
 mod target;
 pub mod wal;
 
 pub use checkpoint::{Checkpoint, CheckpointResult};
 pub use config::{Boot, NodeConfig, NodeRecovery, WalDamage};
 pub use error::{NodeError, WalFailed};
-pub use identity::{NodeIdentity, read_identity};
+pub use identity::{IdentitySlot, NodeIdentity, read_identity, read_identity_slots};
 pub use round::{Round, RoundItem, RoundResult};
-pub use side::read_side;
+pub use side::{parse_side_name, read_side};
 pub use store::NodeStore;
+pub use survey::{Survey, survey};
 pub use target::SyncTarget;
 pub use wal::Flags;
 

@@ -30,7 +30,8 @@ pub(super) fn side_path(node_dir: &Path, group: u64, number: u64) -> PathBuf {
 }
 
 /// The group and number of a side file's name.
-pub(super) fn parse_name(name: &str) -> Option<(u64, u64)> {
+#[must_use]
+pub fn parse_side_name(name: &str) -> Option<(u64, u64)> {
     let (group, number) = name.strip_prefix(PREFIX)?.split_once('-')?;
     Some((group.parse().ok()?, number.parse().ok()?))
 }

@@ -14,7 +14,7 @@ use super::error::NodeError;
 use super::identity::{IdentityFile, NodeIdentity};
 use super::image::{Image, Replay};
 use super::pool::FlushPool;
-use super::side::{parse_name, read_side, side_path};
+use super::side::{parse_side_name, read_side, side_path};
 use super::target::SyncTarget;
 use super::wal::chain::{Chain, ChainEnd, Step, follow};
 use super::wal::ring::{Preamble, Ring};
@@ -321,7 +321,7 @@ impl Core {
             return Err(NodeError::damaged(identity_path, 56, what));
         }
         let unclean_power_loss = !stored.clean && stored.kernel_boot_id != boot.kernel_boot_id;
-        let (mut replay, loaded) = replay_chain(shared, &chain, &path)?;
+        let (mut replay, loaded) = replay_chain(&*shared.disk, &shared.node_dir, &chain, &path)?;
         let replayed_records = chain.steps.len();
         let (groups, damage) = take_records(&mut replay, geometry);
 
@@ -403,7 +403,7 @@ impl Core {
             let what = "a record that was written by this process is not readable";
             return Err(NodeError::damaged(&self.ring.path, position, what));
         }
-        let (replay, loaded) = replay_chain(shared, &chain, &self.ring.path)?;
+        let (replay, loaded) = replay_chain(&*shared.disk, &shared.node_dir, &chain, &self.ring.path)?;
         Ok((replay.image, loaded))
     }
 
@@ -414,7 +414,7 @@ impl Core {
             .read_dir(&shared.node_dir)
             .map_err(NodeError::io(&shared.node_dir))?;
         for entry in names {
-            let Some((group, number)) = parse_name(&entry.name) else {
+            let Some((group, number)) = parse_side_name(&entry.name) else {
                 continue;
             };
             self.next_side = self.next_side.max(number + 1);
@@ -431,8 +431,9 @@ impl Core {
 }
 
 /// Replays a chain; also the side files that its records name.
-fn replay_chain(
-    shared: &Shared,
+pub(super) fn replay_chain(
+    disk: &dyn Disk,
+    node_dir: &Path,
     chain: &Chain,
     path: &Path,
 ) -> Result<(Replay, BTreeSet<(u64, u64)>), NodeError> {
@@ -440,7 +441,7 @@ fn replay_chain(
     let mut named = BTreeSet::new();
     let mut load = |group, number| -> Result<Vec<LogEntry>, NodeError> {
         named.insert((group, number));
-        read_side(&*shared.disk, &side_path(&shared.node_dir, group, number))
+        read_side(disk, &side_path(node_dir, group, number))
     };
     for step in &chain.steps {
         match step {
@@ -462,7 +463,7 @@ fn replay_chain(
 }
 
 /// Takes out what recovery is told; groups of which too little is left are taken out of the image.
-fn take_records(
+pub(super) fn take_records(
     replay: &mut Replay,
     geometry: super::wal::ring::Geometry,
 ) -> (BTreeMap<u64, GroupRecord>, Option<WalDamage>) {

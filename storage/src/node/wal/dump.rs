@@ -37,6 +37,8 @@ pub enum DumpItem {
         position: u64,
         /// Its byte in the file.
         file_offset: u64,
+        /// That round's number. One that is not above the newer start mark's `must_reach` is damage.
+        round: u64,
         /// Whether a part of one more round lies there, which was never acknowledged.
         torn: bool,
     },
@@ -96,6 +98,7 @@ pub fn dump(disk: &dyn Disk, path: &Path) -> Result<WalDump, NodeError> {
     items.push(DumpItem::End {
         position,
         file_offset: geometry.offset(position),
+        round: chain.tail.round,
         torn: chain.end == ChainEnd::Torn,
     });
     Ok(WalDump {

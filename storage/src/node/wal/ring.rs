@@ -45,6 +45,9 @@ const COPY_MAX_BYTES: usize = 1024;
 /// allocated but never written cost each sync a change of the file's extents.
 const ZERO_AHEAD_BYTES: u64 = 1024 * 1024;
 const ZEROS: &[u8] = &[0; 64 * 1024];
+/// Positions and rounds beyond this are not ours: no disk lives to take so many bytes, and sums with
+/// what a hostile file says must not overflow.
+pub(in crate::node) const MAX_POSITION: u64 = 1 << 60;
 
 pub(in crate::node) fn align_up(position: u64) -> u64 {
     position.next_multiple_of(ROUND_ALIGN_BYTES)
@@ -105,7 +108,10 @@ impl Mark {
             round,
             generation,
         };
-        position.is_multiple_of(ROUND_ALIGN_BYTES).then_some(Self {
+        let possible = position.is_multiple_of(ROUND_ALIGN_BYTES)
+            && position <= MAX_POSITION
+            && round <= MAX_POSITION;
+        possible.then_some(Self {
             sequence,
             point,
             must_reach,
@@ -202,6 +208,7 @@ impl Preamble {
             .map_err(|_| NodeError::damaged(path, 0, "the header is short"))?;
         let len = file.len().map_err(NodeError::io(path))?;
         if capacity == 0
+            || capacity > MAX_POSITION
             || !capacity.is_multiple_of(ROUND_ALIGN_BYTES)
             || RING_OFFSET.checked_add(capacity) != Some(len)
         {
