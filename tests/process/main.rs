@@ -30,6 +30,8 @@ mod trial;
 
 #[path = "../clients/mod.rs"]
 mod clients;
+#[path = "../fsync/mod.rs"]
+mod fsync;
 #[path = "../kill_loop/mod.rs"]
 mod kill_loop;
 #[path = "../real_files/mod.rs"]
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     trials.extend(kill_loop::trials());
     trials.extend(real_input::trials());
     trials.extend(real_files::trials());
+    trials.extend(fsync::trials());
     trials.extend(clients::trials());
     let conclusion = libtest_mimic::run(&args, trials);
     trial::summary();

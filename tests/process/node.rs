@@ -30,11 +30,18 @@ pub(crate) struct Node {
     log: Arc<Mutex<String>>,
     /// Whether this life has said where it listens.
     listening: Arc<OnceLock<()>>,
+    /// What every life finds in its environment beside ours.
+    environment: Vec<(&'static str, OsString)>,
 }
 
 impl Node {
     /// A broker on an empty directory that answers.
     pub(crate) fn start() -> Result<Node> {
+        Node::start_with(Vec::new())
+    }
+
+    /// The same, with more in its environment.
+    pub(crate) fn start_with(environment: Vec<(&'static str, OsString)>) -> Result<Node> {
         let tmp = target_dir()?.join("tmp");
         std::fs::create_dir_all(&tmp)?;
         let mut node = Node {
@@ -43,6 +50,7 @@ impl Node {
             port: free_port()?,
             log: Arc::default(),
             listening: Arc::default(),
+            environment,
         };
         node.spawn()?;
         node.wait_ready()?;
@@ -68,6 +76,7 @@ impl Node {
             .arg(self.data())
             .arg("--kafka")
             .arg(self.brokers())
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -123,6 +132,20 @@ impl Node {
             "the broker did not answer in {READY_LIMIT:?} ({last:?})\n{}",
             self.tail()
         );
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) fn wait_end(&mut self) -> Result<std::process::ExitStatus> {
+        let child = self.child.as_mut().context("the broker is not running")?;
+        let begun = Instant::now();
+        while begun.elapsed() < STOP_LIMIT {
+            if let Some(status) = child.try_wait()? {
+                self.child = None;
+                return Ok(status);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        bail!("the broker goes on\n{}", self.tail());
     }
 
     /// SIGKILL, and the process is gone when this returns.

@@ -1,0 +1,137 @@
+//! Single produces over one connection, with the answer awaited or its absence watched.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::{Bytes, BytesMut};
+use riverrun_record::{BatchBuilder, Compression};
+use riverrun_wire::api::create_topics::{CreatableTopic, CreatableTopicConfig};
+use riverrun_wire::api::produce::{PartitionProduceData, TopicProduceData};
+use riverrun_wire::api::{CreateTopicsRequest, CreateTopicsResponse, ProduceRequest, ProduceResponse};
+use riverrun_wire::{Records, decode_response, encode_request};
+
+const CREATE_TOPICS_VERSION: i16 = 5;
+const PRODUCE_VERSION: i16 = 9;
+const ANSWER_MAX_BYTES: usize = 1 << 20;
+/// What an answer may take that is not held back on purpose.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A produce that was sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent(i32);
+
+pub(crate) struct Connection {
+    stream: TcpStream,
+    next: i32,
+    received: BytesMut,
+}
+
+impl Connection {
+    pub(crate) fn open(brokers: &str) -> Result<Self> {
+        let stream = TcpStream::connect(brokers)?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, next: 1, received: BytesMut::new() })
+    }
+
+    fn next_id(&mut self) -> i32 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Creates a topic of one partition.
+    pub(crate) fn create_topic(&mut self, name: &str, configs: &[(&str, &str)]) -> Result<()> {
+        let configs = configs
+            .iter()
+            .map(|(name, value)| CreatableTopicConfig {
+                name: (*name).to_owned(),
+                value: Some((*value).to_owned()),
+            })
+            .collect();
+        let topic = CreatableTopic {
+            name: name.to_owned(),
+            num_partitions: 1,
+            replication_factor: 1,
+            assignments: Vec::new(),
+            configs,
+        };
+        let request =
+            CreateTopicsRequest { topics: vec![topic], timeout_ms: 20_000, validate_only: false };
+        let id = self.next_id();
+        let frame = encode_request(&request, CREATE_TOPICS_VERSION, id, Some("fsync"))?;
+        self.stream.write_all(&frame.into_bytes())?;
+        let answer = self.frame(id, PATIENCE)?.context("no answer to CreateTopics")?;
+        let response = decode_response::<CreateTopicsResponse>(&answer, CREATE_TOPICS_VERSION)?;
+        let topic = response.topics.first().context("no topic in the answer")?;
+        ensure!(topic.error_code == 0, "creating {name}: error {}", topic.error_code);
+        Ok(())
+    }
+
+    /// Sends one batch with acks=all whose record has a value of so many bytes.
+    pub(crate) fn send_produce(&mut self, topic: &str, bytes: usize) -> Result<Sent> {
+        let mut builder = BatchBuilder::new(Compression::None, None);
+        builder.append(1_700_000_000_000, None, Some(&vec![b'x'; bytes]), &[])?;
+        let partition = PartitionProduceData {
+            index: 0,
+            records: Some(Records::from(builder.build()?)),
+        };
+        let topic = TopicProduceData {
+            name: topic.to_owned(),
+            partition_data: vec![partition],
+            ..TopicProduceData::default()
+        };
+        let request = ProduceRequest {
+            acks: -1,
+            timeout_ms: 30_000,
+            topic_data: vec![topic],
+            ..ProduceRequest::default()
+        };
+        let id = self.next_id();
+        let frame = encode_request(&request, PRODUCE_VERSION, id, Some("fsync"))?;
+        self.stream.write_all(&frame.into_bytes())?;
+        Ok(Sent(id))
+    }
+
+    /// The error code of the answer, `None` where there is none in that time.
+    pub(crate) fn answer_within(&mut self, sent: Sent, limit: Duration) -> Result<Option<i16>> {
+        let Some(answer) = self.frame(sent.0, limit)? else { return Ok(None) };
+        let response = decode_response::<ProduceResponse>(&answer, PRODUCE_VERSION)?;
+        let partition = response.responses.first().and_then(|t| t.partition_responses.first());
+        Ok(Some(partition.context("no partition in the answer")?.error_code))
+    }
+
+    /// Sends and waits: the error code.
+    pub(crate) fn produce(&mut self, topic: &str, bytes: usize) -> Result<i16> {
+        let sent = self.send_produce(topic, bytes)?;
+        self.answer_within(sent, PATIENCE)?.context("no answer to a produce")
+    }
+
+    /// The next response frame, without its length.
+    fn frame(&mut self, id: i32, limit: Duration) -> Result<Option<Bytes>> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(head) = self.received.first_chunk::<4>() {
+                let length = u32::from_be_bytes(*head) as usize;
+                ensure!(length <= ANSWER_MAX_BYTES, "an answer of {length} bytes");
+                if self.received.len() >= 4 + length {
+                    let frame = self.received.split_to(4 + length).freeze().slice(4..);
+                    ensure!(frame.starts_with(&id.to_be_bytes()), "an answer to another request");
+                    return Ok(Some(frame));
+                }
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => bail!("the connection was closed"),
+                Ok(n) => self.received.extend_from_slice(&buffer[..n]),
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
