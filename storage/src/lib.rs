@@ -16,8 +16,8 @@ pub mod recovered;
 pub use disk::{DirEntry, Disk, DiskFile, MemDisk, OpenMode, StdDisk};
 pub use entry::{EntryKind, LogEntry};
 pub use log::{
-    Appended, EntryMeta, Fetched, Recovery, Log, LogConfig, LogError, LogFlush, LogReader, LogResult,
-    LogSync, TimestampOffset,
+    Appended, EntryMeta, Fetched, Log, LogConfig, LogError, LogFlush, LogReader, LogResult,
+    LogSync, Recovery, TimestampOffset,
 };
 pub use producer_state::{BadSnapshot, ProducerBatch, ProducerState, SequenceVerdict};
 pub use recovered::{GroupRecord, HardState, LogIdentity, LogStart, StoredConf};

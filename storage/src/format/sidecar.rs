@@ -138,6 +138,12 @@ impl Header {
         let conf = bytes
             .get(FIXED_LEN..FIXED_LEN + conf_len)
             .ok_or("the header is cut short")?;
+        let padding = bytes
+            .get(FIXED_LEN + conf_len..len)
+            .ok_or("the header is cut short")?;
+        if padding.iter().any(|byte| *byte != 0) {
+            return Err("the header's padding is not zero");
+        }
         let mut crc = crc32fast::Hasher::new();
         crc.update(fixed.get(..CRC_AT).unwrap_or_default());
         crc.update(conf);

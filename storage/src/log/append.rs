@@ -73,8 +73,8 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// Whether the entry belongs to a new segment. Only one that moves the offset ever begins one:
-    /// every segment but the log's first begins with data, so recovery knows that a non-data entry
+    /// Whether the entry belongs to a new segment. Only one that moves the offset ever begins one,
+    /// so that segments have different base offsets, and recovery knows that a non-data entry
     /// between two segments belongs to the first of them.
     fn must_roll(&self, entry: &LogEntry, max_timestamp: i64, config: &LogConfig) -> bool {
         if !entry.kind.moves_offset() || self.next_offset == self.base_offset {

@@ -50,8 +50,16 @@ impl Files {
         file.path(&self.dir, self.base_offset)
     }
 
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
+    /// The same segment with indexes that are to be made anew: readers may still hold a map of the
+    /// old ones. Payloads are opened again, too: that file may have been removed.
+    pub(crate) fn reopened(&self) -> Self {
+        let copy = Self::new(&self.disk, &self.dir, self.base_offset);
+        for file in [SegmentFile::Log, SegmentFile::Raft] {
+            if let Some(open) = self.opened(file) {
+                let _ = copy.slot(file).set(Arc::clone(open));
+            }
+        }
+        copy
     }
 
     /// The file, opened or created as `mode` says if it is not open yet.
@@ -88,12 +96,26 @@ impl Files {
         Ok(created)
     }
 
-    /// Unlinks a file if it is there.
-    pub(crate) fn remove(&self, file: SegmentFile) -> LogResult<()> {
-        let path = self.path(file);
-        match self.disk.remove_file(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            other => other.at(&path),
-        }
+    /// Unlinks a file if it is there. True if it was.
+    pub(crate) fn remove(&self, file: SegmentFile) -> LogResult<bool> {
+        remove(&self.disk, &self.path(file))
     }
+}
+
+/// Unlinks a file if it is there. True if it was.
+pub(crate) fn remove(disk: &Arc<dyn Disk>, path: &Path) -> LogResult<bool> {
+    match disk.remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).at(path),
+    }
+}
+
+/// All bytes of a file.
+pub(crate) fn read_whole(file: &Arc<dyn DiskFile>) -> LogResult<Vec<u8>> {
+    let path = file.path();
+    let len = usize::try_from(file.len().at(path)?).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, 0).at(path)?;
+    Ok(bytes)
 }

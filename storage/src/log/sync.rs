@@ -12,6 +12,7 @@ use crate::disk::{Disk, OpenMode};
 use crate::format::SegmentFile;
 use crate::log::error::LogError;
 use crate::log::files::Files;
+use crate::node::SyncTarget;
 
 /// What was written and not synced.
 #[derive(Debug, Default)]
@@ -194,10 +195,14 @@ impl LogSync {
         if taken.names {
             self.disk.sync_dir(&self.dir)?;
         }
+        self.is_durable(taken);
+        Ok(())
+    }
+
+    fn is_durable(&self, taken: &Dirty) {
         if let Some((base, _)) = taken.sealed.last_key_value() {
             self.durable_segment.fetch_max(*base, Ordering::AcqRel);
         }
-        Ok(())
     }
 
     fn with_dirty(&self, change: impl FnOnce(&mut Dirty)) {
@@ -262,6 +267,40 @@ impl LogSync {
 
     pub(crate) fn set_durable_segment(&self, base_offset: i64) {
         self.durable_segment.store(base_offset, Ordering::Release);
+    }
+}
+
+impl SyncTarget for LogSync {
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync()
+    }
+
+    fn sync_full(&self) -> io::Result<()> {
+        self.sync_all()
+    }
+
+    fn written_mark(&self) -> u64 {
+        self.take(true)
+    }
+
+    fn synced_through(&self, mark: u64) -> io::Result<()> {
+        let _one_at_a_time = self.running.lock();
+        if self.is_poisoned() {
+            return Err(io::Error::other(
+                "an earlier write or sync of this log failed",
+            ));
+        }
+        loop {
+            let mut state = self.state.lock();
+            match state.in_flight.first_entry() {
+                Some(first) if *first.key() <= mark => self.is_durable(&first.remove()),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn sync_failed(&self) {
+        self.poison();
     }
 }
 

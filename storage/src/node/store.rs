@@ -328,8 +328,11 @@ impl Core {
         // Durable before anything is appended or answered (R2, R3).
         // After a hard stop of the machine the old boot id stays until the caller has noted durably
         // which groups may be short: a second stop before that must find the same.
-        let kernel_boot_id =
-            if unclean_power_loss { stored.kernel_boot_id.clone() } else { boot.kernel_boot_id };
+        let kernel_boot_id = if unclean_power_loss {
+            stored.kernel_boot_id.clone()
+        } else {
+            boot.kernel_boot_id
+        };
         identity.write(NodeIdentity {
             incarnation,
             kernel_boot_id,

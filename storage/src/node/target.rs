@@ -32,17 +32,3 @@ pub trait SyncTarget: Debug + Send + Sync {
     /// knows whose pages were lost.
     fn sync_failed(&self) {}
 }
-
-impl SyncTarget for crate::log::LogSync {
-    fn sync_data(&self) -> io::Result<()> {
-        self.sync()
-    }
-
-    fn sync_full(&self) -> io::Result<()> {
-        self.sync_all()
-    }
-
-    fn sync_failed(&self) {
-        self.poison();
-    }
-}

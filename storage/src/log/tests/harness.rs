@@ -179,3 +179,26 @@ pub(super) fn write_file(disk: &MemDisk, path: &Path, bytes: &[u8]) {
     file.write_all_at(&[std::io::IoSlice::new(bytes)], 0)
         .unwrap();
 }
+
+pub(super) fn open(
+    disk: &MemDisk,
+    record: &GroupRecord,
+) -> crate::log::LogResult<(Log, crate::log::Recovery)> {
+    Log::open(disk.shared(), &dir(), record, LogConfig::tiny())
+}
+
+/// Every file of the log with its bytes.
+pub(super) fn files(disk: &MemDisk) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let names = disk.read_dir(&dir()).unwrap();
+    let read = |name: String| (name.clone(), read_file(disk, &dir().join(name)));
+    names.into_iter().map(|entry| read(entry.name)).collect()
+}
+
+/// What the WAL holds of entries when nothing was checkpointed and all data was synced in the files.
+pub(super) fn non_data(entries: &[LogEntry]) -> Vec<LogEntry> {
+    entries
+        .iter()
+        .filter(|entry| entry.kind != EntryKind::Data)
+        .cloned()
+        .collect()
+}

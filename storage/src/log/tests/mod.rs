@@ -8,4 +8,7 @@
 )]
 
 mod basic;
+mod crash;
 mod harness;
+mod model;
+mod recovery;

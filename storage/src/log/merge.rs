@@ -1,0 +1,535 @@
+//! Putting a log together again out of its three sources (W4): the sidecar's records, the batches
+//! that a scan of `.log` finds, and the entries that the node WAL still holds.
+//!
+//! Index by index, front to back. A sidecar record counts where its checksum matches and what it
+//! points at is there; it is not synced for data, so it may end early, and then a batch behind the
+//! last record is the next entry. That is safe only because a non-data entry is durable, in the
+//! WAL or the sidecar, before a later byte of `.log` is written (I4), and because the WAL's entries
+//! are at hand: the scan cannot take a batch for an entry that was not one. It stops at a batch of
+//! another epoch, as the no-op that began that term is missing.
+//!
+//! What is bad or missing ends the log there if it lies above the durable index, and is damage at or
+//! below it. Where WAL and files disagree it is damage whatever the index: a cut is recorded before
+//! files are cut, so they cannot (W2).
+//!
+//! Nothing is written here; [`super::repair`] carries it out.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use riverrun_record::BatchView;
+
+use crate::entry::{EntryKind, LogEntry};
+use crate::format::SegmentFile;
+use crate::format::aux;
+use crate::format::index::IndexedBatch;
+use crate::format::sidecar::{Header, RECORD_LEN, Record};
+use crate::log::error::{IoContext, LogError, LogResult};
+use crate::log::files::Files;
+use crate::log::reader::read_payload;
+use crate::log::scan::{Found, Scanner};
+use crate::planted::{self, Bug};
+use crate::recovered::LogStart;
+
+/// A segment as it was found.
+#[derive(Debug)]
+pub(super) struct Input {
+    pub(super) files: Arc<Files>,
+    /// The header and its length, where it is whole and of this log.
+    pub(super) header: Option<(Header, usize)>,
+    /// All bytes of the sidecar.
+    pub(super) sidecar: Vec<u8>,
+    pub(super) log_len: u64,
+}
+
+impl Input {
+    fn record(&self, index: u64) -> Option<Record> {
+        let (header, header_len) = self.header.as_ref()?;
+        let at = usize::try_from(index.checked_sub(header.start.prev_index + 1)?).ok()?;
+        let from = header_len.checked_add(at.checked_mul(RECORD_LEN)?)?;
+        let bytes = self.sidecar.get(from..)?.first_chunk::<RECORD_LEN>()?;
+        Record::decode(index, bytes)
+    }
+}
+
+/// A segment as it is to be.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) input: Input,
+    pub(super) start: LogStart,
+    pub(super) records: Vec<Record>,
+    pub(super) batches: Vec<IndexedBatch>,
+    pub(super) log_len: u64,
+    pub(super) aux: Vec<u8>,
+    pub(super) next_offset: i64,
+    /// Batches of the WAL that belong into `.log`, with their positions.
+    pub(super) restored: Vec<(u64, Bytes)>,
+}
+
+impl Draft {
+    pub(super) fn last_index(&self) -> u64 {
+        self.start.prev_index + self.records.len() as u64
+    }
+}
+
+/// What recovery of a group knows beside its files.
+#[derive(Debug)]
+pub(super) struct Known<'a> {
+    /// The WAL's entries by index.
+    pub(super) wal: BTreeMap<u64, &'a LogEntry>,
+    pub(super) durable_index: u64,
+    /// Entries from here on are to be cut, whatever they are (W2).
+    pub(super) limit: Option<u64>,
+}
+
+/// The whole log as it is to be.
+#[derive(Debug)]
+pub(super) struct Merged {
+    /// Segments in order, the last one active.
+    pub(super) drafts: Vec<Draft>,
+    /// Segments behind the end.
+    pub(super) dropped: Vec<Input>,
+    /// Entries that only the WAL has, behind everything in the files.
+    pub(super) tail: Vec<LogEntry>,
+    /// Where a bad tail was cut.
+    pub(super) cut_at: Option<u64>,
+    pub(super) restored: usize,
+    pub(super) scanned_bytes: u64,
+}
+
+/// What became of one index.
+enum Step {
+    Placed,
+    NextSegment,
+    /// Behind the last entry that the files have.
+    End,
+    /// Not to be had, for this reason.
+    Bad(&'static str),
+}
+
+/// The entry before the next one.
+#[derive(Debug, Clone, Copy)]
+struct State {
+    index: u64,
+    term: u64,
+    offset: i64,
+}
+
+/// Merges segments, of which the first begins behind `start`.
+pub(super) fn merge(inputs: Vec<Input>, start: LogStart, known: &Known<'_>) -> LogResult<Merged> {
+    let mut state = State {
+        index: start.prev_index,
+        term: start.prev_term,
+        offset: start.offset,
+    };
+    let mut merged = Merged {
+        drafts: Vec::new(),
+        dropped: Vec::new(),
+        tail: Vec::new(),
+        cut_at: None,
+        restored: 0,
+        scanned_bytes: 0,
+    };
+    let mut inputs = inputs.into_iter().peekable();
+    let mut end = None;
+    while let Some(input) = inputs.next() {
+        let mut segment = Segment::begin(input, state)?;
+        end = loop {
+            if known.limit.is_some_and(|limit| state.index + 1 >= limit) {
+                break Some(None);
+            }
+            match segment.step(&mut state, known, inputs.peek())? {
+                Step::Placed => {}
+                Step::NextSegment => break None,
+                Step::End => break Some(None),
+                Step::Bad(what) => break Some(Some(what)),
+            }
+        };
+        merged.restored += segment.restored;
+        merged.scanned_bytes += segment.scanner.read_bytes;
+        let at = segment.bad_at.take().unwrap_or_else(|| {
+            (
+                segment.draft.input.files.path(SegmentFile::Log),
+                segment.draft.log_len,
+            )
+        });
+        merged.drafts.push(segment.draft);
+        let Some(bad) = end else { continue };
+        merged.dropped = inputs.collect();
+        if bad.is_none() {
+            merged.tail = tail(&mut state, known)?;
+        }
+        return finish(merged, state, known, bad, at);
+    }
+    unreachable!("the last segment has an end: {end:?}");
+}
+
+/// The WAL's entries that follow without a gap.
+fn tail(state: &mut State, known: &Known<'_>) -> LogResult<Vec<LogEntry>> {
+    let mut tail = Vec::new();
+    while let Some(entry) = known.wal.get(&(state.index + 1)) {
+        check_wal_entry(entry, state)?;
+        state.place(entry.term, entry.next_offset());
+        tail.push((*entry).clone());
+    }
+    Ok(tail)
+}
+
+fn finish(
+    mut merged: Merged,
+    state: State,
+    known: &Known<'_>,
+    bad: Option<&'static str>,
+    (path, position): (PathBuf, u64),
+) -> LogResult<Merged> {
+    if state.index < known.durable_index {
+        let what = bad.unwrap_or("the log ends before what was durable");
+        return Err(LogError::Damaged {
+            path,
+            position,
+            what,
+        });
+    }
+    let limited = known.limit == Some(state.index + 1);
+    let behind = !merged.dropped.is_empty()
+        || merged
+            .drafts
+            .last()
+            .is_some_and(|last| merged.tail.is_empty() && last.log_len < last.input.log_len)
+        || known.wal.range(state.index + 1..).next().is_some();
+    if !limited && (bad.is_some() || behind) {
+        merged.cut_at = Some(state.index + 1);
+    }
+    Ok(merged)
+}
+
+impl State {
+    fn place(&mut self, term: u64, next_offset: i64) {
+        self.index += 1;
+        self.term = term;
+        self.offset = next_offset;
+    }
+}
+
+/// The WAL checks its records' checksums; what they say must fit what lies before them.
+fn check_wal_entry(entry: &LogEntry, state: &State) -> LogResult<()> {
+    let fits = entry.base_offset == state.offset
+        && entry.term >= state.term
+        && (entry.kind != EntryKind::Data
+            || BatchView::parse(&entry.payload).is_ok_and(|batch| {
+                batch.total_len() == entry.payload.len()
+                    && batch.base_offset() == entry.base_offset
+                    && u64::try_from(batch.leader_epoch()) == Ok(entry.term)
+                    && u32::try_from(batch.last_offset_delta()) == Ok(entry.last_offset_delta)
+            }));
+    if fits {
+        return Ok(());
+    }
+    let what = "the node WAL has an entry that does not follow the log's";
+    Err(LogError::damaged(
+        std::path::Path::new("node/wal"),
+        entry.index,
+        what,
+    ))
+}
+
+/// One segment while it is merged.
+struct Segment {
+    draft: Draft,
+    scanner: Scanner,
+    restored: usize,
+    /// What to report instead of the place in `.log`.
+    bad_at: Option<(PathBuf, u64)>,
+}
+
+impl Segment {
+    fn begin(mut input: Input, state: State) -> LogResult<Self> {
+        let start = LogStart {
+            prev_index: state.index,
+            prev_term: state.term,
+            offset: state.offset,
+        };
+        // Records under a header that says otherwise are not those of these indexes.
+        input.header = input.header.filter(|(header, _)| header.start == start);
+        let scanner = Scanner::new(Arc::clone(input.files.log()?), input.log_len);
+        let draft = Draft {
+            input,
+            start,
+            records: Vec::new(),
+            batches: Vec::new(),
+            log_len: 0,
+            aux: Vec::new(),
+            next_offset: state.offset,
+            restored: Vec::new(),
+        };
+        Ok(Self {
+            draft,
+            scanner,
+            restored: 0,
+            bad_at: None,
+        })
+    }
+
+    fn step(
+        &mut self,
+        state: &mut State,
+        known: &Known<'_>,
+        next: Option<&Input>,
+    ) -> LogResult<Step> {
+        let index = state.index + 1;
+        let wal = known.wal.get(&index).copied();
+        if let Some(entry) = wal {
+            check_wal_entry(entry, state)?;
+        }
+        match (self.draft.input.record(index), wal) {
+            (Some(record), wal) => self.recorded(state, record, wal),
+            (None, wal) if self.at_end() && self.may_go_on(state, next, wal) => {
+                Ok(self.behind(state, next, wal))
+            }
+            (None, Some(_)) if self.at_end() && next.is_none() => Ok(Step::End),
+            (None, Some(entry)) => self.from_wal(state, entry),
+            (None, None) => self.scanned(state),
+        }
+    }
+
+    fn at_end(&self) -> bool {
+        self.draft.log_len >= self.scanner.len()
+    }
+
+    /// Whether the next entry may lie in the next segment. A non-data entry does only where that
+    /// segment's header says that it begins with it: a segment that was begun for a batch that a
+    /// crash then took. Otherwise a segment begins with data, and the entry belongs to this one.
+    fn may_go_on(&self, state: &State, next: Option<&Input>, wal: Option<&LogEntry>) -> bool {
+        wal.is_none_or(|entry| entry.kind.moves_offset())
+            || next
+                .and_then(|next| next.header.as_ref())
+                .is_some_and(|(header, _)| {
+                    header.start.prev_index == state.index && header.start.offset == state.offset
+                })
+    }
+
+    /// Where `.log` ends and no record says how to go on.
+    fn behind(&self, state: &State, next: Option<&Input>, wal: Option<&LogEntry>) -> Step {
+        let Some(next) = next else { return Step::End };
+        if next.files.base_offset != state.offset {
+            return match wal {
+                // The batches up to the next segment are missing; those of the WAL go into this one.
+                Some(_) => Step::End,
+                None => Step::Bad("the log ends before the next segment begins"),
+            };
+        }
+        let start = LogStart {
+            prev_index: state.index,
+            prev_term: state.term,
+            offset: state.offset,
+        };
+        match &next.header {
+            Some((header, _)) if header.start != start => {
+                Step::Bad("the next segment begins behind entries that are not there")
+            }
+            _ => Step::NextSegment,
+        }
+    }
+
+    /// An entry that the sidecar has.
+    fn recorded(
+        &mut self,
+        state: &mut State,
+        record: Record,
+        wal: Option<&LogEntry>,
+    ) -> LogResult<Step> {
+        if record.base_offset != state.offset || u64::from(record.term) < state.term {
+            return Ok(Step::Bad(
+                "the sidecar's record does not follow the one before it",
+            ));
+        }
+        if let Some(entry) = wal
+            && !agree(&record, entry)
+        {
+            return Err(self.disagreement());
+        }
+        match record.kind {
+            EntryKind::Noop => self.place(state, record, None),
+            EntryKind::Hole => self.place(state, record, None),
+            EntryKind::Conf | EntryKind::Command => {
+                let payload = match read_payload(&self.draft.input.files, state.index + 1, &record)
+                {
+                    Ok(payload) => payload,
+                    Err(LogError::Io { source, .. })
+                        if !matches!(
+                            source.kind(),
+                            std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof
+                        ) =>
+                    {
+                        let path = self.draft.input.files.path(SegmentFile::Aux);
+                        return Err(LogError::Io { path, source });
+                    }
+                    Err(_) => match wal {
+                        Some(entry) => {
+                            self.restored += 1;
+                            entry.payload.clone()
+                        }
+                        None => {
+                            let path = self.draft.input.files.path(SegmentFile::Aux);
+                            self.bad_at = Some((path, u64::from(record.position)));
+                            return Ok(Step::Bad("the entry's payload is damaged"));
+                        }
+                    },
+                };
+                if wal.is_some_and(|entry| entry.payload != payload) {
+                    return Err(self.disagreement());
+                }
+                self.place_payload(state, record, &payload);
+            }
+            EntryKind::Data => {
+                if u64::from(record.position) != self.draft.log_len {
+                    return Ok(Step::Bad("the sidecar's record points elsewhere"));
+                }
+                let found = self.find(wal)?;
+                let fits = found.filter(|found| {
+                    found.base_offset == record.base_offset
+                        && found.leader_epoch.cast_unsigned() == record.term
+                        && found.last_offset_delta.cast_unsigned() == record.last_offset_delta
+                        && found.len == record.len
+                });
+                match (fits, wal) {
+                    (Some(found), _) if found.is_whole => {
+                        if !found.is_same {
+                            return Err(self.disagreement());
+                        }
+                        self.place(state, record, Some(found.max_timestamp));
+                    }
+                    (_, Some(entry)) => self.restore(state, entry),
+                    _ => return Ok(Step::Bad("the batch is damaged")),
+                }
+            }
+        }
+        Ok(Step::Placed)
+    }
+
+    /// An entry that the WAL has and the sidecar has not, with more of the log behind it.
+    fn from_wal(&mut self, state: &mut State, entry: &LogEntry) -> LogResult<Step> {
+        match entry.kind {
+            EntryKind::Noop | EntryKind::Hole => {
+                let record = record_of(entry, 0);
+                self.place(state, record, None);
+            }
+            EntryKind::Conf | EntryKind::Command => {
+                let record = record_of(entry, 0);
+                self.place_payload(state, record, &entry.payload);
+                self.restored += 1;
+            }
+            EntryKind::Data => match self.find(Some(entry))? {
+                Some(found) if found.is_whole && !found.is_same => {
+                    return Err(self.disagreement());
+                }
+                Some(found) if found.is_whole => {
+                    let record = record_of(entry, self.position());
+                    self.place(state, record, Some(found.max_timestamp));
+                }
+                _ => self.restore(state, entry),
+            },
+        }
+        Ok(Step::Placed)
+    }
+
+    /// A batch behind the last record: the next entry, if it is of the same term.
+    fn scanned(&mut self, state: &mut State) -> LogResult<Step> {
+        let Some(found) = self.find(None)?.filter(|found| found.is_whole) else {
+            return Ok(Step::Bad("the batch is damaged"));
+        };
+        if found.base_offset != state.offset {
+            return Ok(Step::Bad("the batch does not follow the one before it"));
+        }
+        if u64::try_from(found.leader_epoch) != Ok(state.term) {
+            return Ok(Step::Bad(
+                "the entry that began the batch's term is missing",
+            ));
+        }
+        let record = Record {
+            base_offset: found.base_offset,
+            term: found.leader_epoch.cast_unsigned(),
+            position: self.position(),
+            len: found.len,
+            last_offset_delta: found.last_offset_delta.cast_unsigned(),
+            kind: EntryKind::Data,
+        };
+        self.place(state, record, Some(found.max_timestamp));
+        Ok(Step::Placed)
+    }
+
+    fn find(&mut self, expected: Option<&LogEntry>) -> LogResult<Option<Found>> {
+        let expected = expected.map(|entry| entry.payload.as_ref());
+        let found = self.scanner.batch_at(self.draft.log_len, expected);
+        let mut found = found.at(&self.draft.input.files.path(SegmentFile::Log))?;
+        if planted::is(Bug::KeepTornTail)
+            && let Some(found) = &mut found
+        {
+            found.is_whole = true;
+        }
+        Ok(found)
+    }
+
+    fn position(&self) -> u32 {
+        u32::try_from(self.draft.log_len).unwrap_or(u32::MAX)
+    }
+
+    fn place(&mut self, state: &mut State, record: Record, max_timestamp: Option<i64>) {
+        if let Some(max_timestamp) = max_timestamp {
+            self.draft.batches.push(IndexedBatch {
+                last_offset: record.last_offset(),
+                max_timestamp,
+                position: record.position,
+                len: record.len,
+            });
+            self.draft.log_len = record.end();
+        }
+        self.draft.records.push(record);
+        self.draft.next_offset = record.next_offset();
+        state.place(u64::from(record.term), record.next_offset());
+    }
+
+    fn place_payload(&mut self, state: &mut State, mut record: Record, payload: &[u8]) {
+        if self.draft.aux.is_empty() {
+            self.draft.aux.extend_from_slice(&aux::header());
+        }
+        record.position = u32::try_from(self.draft.aux.len()).unwrap_or(u32::MAX);
+        aux::encode_into(&mut self.draft.aux, state.index + 1, payload);
+        self.place(state, record, None);
+    }
+
+    /// Puts a batch of the WAL where its bytes in `.log` are bad or missing.
+    fn restore(&mut self, state: &mut State, entry: &LogEntry) {
+        let record = record_of(entry, self.position());
+        let max_timestamp =
+            BatchView::parse(&entry.payload).map_or(-1, |batch| batch.max_timestamp());
+        self.draft
+            .restored
+            .push((self.draft.log_len, entry.payload.clone()));
+        self.restored += 1;
+        self.place(state, record, Some(max_timestamp));
+    }
+
+    fn disagreement(&self) -> LogError {
+        let path = self.draft.input.files.path(SegmentFile::Log);
+        let what = "the node WAL and the log's files disagree on an entry";
+        LogError::damaged(&path, self.draft.log_len, what)
+    }
+}
+
+fn record_of(entry: &LogEntry, position: u32) -> Record {
+    Record {
+        base_offset: entry.base_offset,
+        term: u32::try_from(entry.term).unwrap_or(u32::MAX),
+        position,
+        len: u32::try_from(entry.payload.len()).unwrap_or(u32::MAX),
+        last_offset_delta: entry.last_offset_delta,
+        kind: entry.kind,
+    }
+}
+
+fn agree(record: &Record, entry: &LogEntry) -> bool {
+    *record == record_of(entry, record.position)
+}
