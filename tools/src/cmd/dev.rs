@@ -1,8 +1,111 @@
 //! `riverrun dev`: one node for development.
 
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+
+use anyhow::Context;
+use riverrun_server::Config;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use crate::cli::DevArgs;
+use crate::failure::Usage;
+
+/// Where the other commands look without `-b`.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:9092";
 
 /// Runs a node until it is told to stop.
 pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no broker to start on {}", args.kafka)
+    let temporary = match &args.data {
+        Some(_) => None,
+        None => Some(
+            tempfile::Builder::new()
+                .prefix("riverrun-")
+                .tempdir()
+                .context("cannot make a temporary directory; name one with --data DIR")?,
+        ),
+    };
+    let data = match (&args.data, &temporary) {
+        (Some(data), _) => data.as_path(),
+        (None, Some(temporary)) => temporary.path(),
+        (None, None) => anyhow::bail!("there is no directory to keep the events in"),
+    };
+    let mut config = Config::new(data);
+    config.listen = address(&args.kafka)?;
+    config.insecure = args.insecure;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the threads of the node")?;
+    runtime.block_on(async {
+        let (interrupt, terminate) = signals()?;
+        let ready = |address| {
+            // A reader that went away is no reason to stop serving.
+            let _ = announce(address, data, temporary.is_some());
+        };
+        riverrun_server::run(config, ready, stopped(interrupt, terminate)).await?;
+        anyhow::Ok(())
+    })
+}
+
+fn address(text: &str) -> anyhow::Result<SocketAddr> {
+    text.to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .ok_or_else(|| {
+            Usage(format!(
+                "{text} is not an address to listen on; give HOST:PORT"
+            ))
+            .into()
+        })
+}
+
+fn signals() -> anyhow::Result<(Signal, Signal)> {
+    let listen = |kind| signal(kind).context("cannot listen for signals");
+    Ok((
+        listen(SignalKind::interrupt())?,
+        listen(SignalKind::terminate())?,
+    ))
+}
+
+/// Ends with the first signal; a second one ends the process at once.
+fn stopped(mut interrupt: Signal, mut terminate: Signal) -> impl Future<Output = ()> {
+    async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            std::process::exit(1);
+        });
+    }
+}
+
+fn announce(address: SocketAddr, data: &Path, temporary: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "listening on kafka://{address}")?;
+    let kept = if temporary {
+        "; removed at the end, keep it with --data DIR"
+    } else {
+        ""
+    };
+    writeln!(out, "events are kept in {}{kept}", data.display())?;
+    let brokers = if address.to_string() == DEFAULT_ADDRESS {
+        String::new()
+    } else {
+        format!(" -b {address}")
+    };
+    writeln!(out, "\nPaste these into another terminal:")?;
+    writeln!(out, "  riverrun topic create events -p 3{brokers}")?;
+    writeln!(
+        out,
+        "  echo 'hello, river' | riverrun produce events{brokers}"
+    )?;
+    writeln!(out, "  riverrun consume events -o start -n 1{brokers}")?;
+    out.flush()
 }
