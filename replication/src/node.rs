@@ -14,7 +14,7 @@ use riverrun_storage::node::{
 };
 use riverrun_storage::{
     Disk, GroupRecord, HardState, Log, LogEntry, LogError, LogIdentity, LogStart, LogSync,
-    ProducerState, StoredConf,
+    ProducerState, Recovery, StoredConf,
 };
 use uuid::Uuid;
 
@@ -280,7 +280,34 @@ impl Node {
         let dir = self.directory_of(&record.identity);
         let (log, recovery) = Log::open(self.disk.clone(), &dir, record, settings.log.clone())?;
         tracing::debug!(group = record.identity.group, ?recovery, "recovered a log");
+        self.settle_recovery(record.identity.group, &log, &recovery)?;
         self.start_group(record, log, dir, settings)
+    }
+
+    /// What recovery has cut is recorded before anything is appended behind it: else the WAL would
+    /// go on holding what the files have not, and a later boot meet both (W2).
+    fn settle_recovery(&self, group: u64, log: &Log, recovery: &Recovery) -> Result<(), OpenError> {
+        let finished = recovery.finished_cut.is_some();
+        if recovery.cut_at.is_some() {
+            self.round_of(vec![RoundItem {
+                group,
+                cut: recovery.cut_at,
+                cut_done: finished,
+                log: Some(log.sync_handle()),
+                durable_through: log.last_index(),
+                ..RoundItem::default()
+            }])?;
+        }
+        if recovery.cut_at.is_some() || finished {
+            self.round_of(vec![RoundItem {
+                group,
+                cut_done: true,
+                log: Some(log.sync_handle()),
+                durable_through: log.last_index(),
+                ..RoundItem::default()
+            }])?;
+        }
+        Ok(())
     }
 
     fn start_group(
