@@ -1,0 +1,505 @@
+//! A scripted broker: speaks the protocol over a real socket, stores batches in memory, checks
+//! sequence numbers as Kafka does, and fails when it is told to.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use riverrun_record::{BatchView, batches, increment_sequence, stamp};
+use riverrun_wire::{
+    ApiKey, Decode, ErrorCode, Message, Reader, Records, RequestHeader,
+    api::{
+        ApiVersionsResponse, FetchRequest, FetchResponse, InitProducerIdResponse,
+        ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceRequest,
+        ProduceResponse,
+        api_versions::ApiVersion,
+        fetch::{FetchableTopicResponse, PartitionData},
+        list_offsets::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
+        metadata::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
+        produce::{PartitionProduceResponse, TopicProduceResponse},
+    },
+    encode_response,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use uuid::Uuid;
+
+/// What the broker does with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// What it should.
+    Serve,
+    /// Refuses every partition in it.
+    Refuse(ErrorCode),
+    /// Stores, then closes the connection instead of answering.
+    StoreAndDrop,
+    /// Closes the connection.
+    Drop,
+    /// Stores, and says that it ran out of time.
+    StoreAndRefuse(ErrorCode),
+    /// Never answers.
+    Hang,
+    /// Answers with bytes that are no answer.
+    Garbage,
+    /// Answers with a length that no frame has.
+    Absurd,
+    /// Flips a bit in the records of the answer.
+    Corrupt,
+    /// Tells the client that what it read is no longer part of the log from this offset on.
+    Diverge(i64),
+}
+
+/// First and last sequence number of a batch, and its offset.
+type Remembered = (i32, i32, i64);
+
+/// The state behind the sockets.
+#[derive(Debug)]
+pub struct State {
+    pub partitions: i32,
+    /// Stored batches by partition.
+    pub logs: BTreeMap<i32, Vec<Bytes>>,
+    /// What to do with the next requests of an API; `Serve` once it is empty.
+    pub script: BTreeMap<ApiKey, VecDeque<Act>>,
+    /// The same, drawn at random for produces.
+    pub random: Option<u64>,
+    /// The newest ApiVersions that is understood.
+    pub max_api_versions: i16,
+    /// Requests seen, by API and version.
+    pub seen: Vec<(ApiKey, i16)>,
+    pub log_start: i64,
+    next_producer_id: i64,
+    port: u16,
+    /// The last five batches of each partition and producer id.
+    sequences: BTreeMap<(i32, i64), VecDeque<Remembered>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Broker {
+    pub state: Arc<Mutex<State>>,
+    pub address: String,
+}
+
+pub const TOPIC_ID: Uuid = Uuid::from_u128(77);
+
+impl Broker {
+    pub async fn start(partitions: i32) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(Mutex::new(State {
+            partitions,
+            logs: BTreeMap::new(),
+            script: BTreeMap::new(),
+            random: None,
+            max_api_versions: i16::MAX,
+            seen: Vec::new(),
+            log_start: 0,
+            next_producer_id: 100,
+            port,
+            sequences: BTreeMap::new(),
+        }));
+        let shared = state.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, shared.clone()));
+            }
+        });
+        Self {
+            state,
+            address: format!("127.0.0.1:{port}"),
+        }
+    }
+
+    pub fn script(&self, api: ApiKey, acts: impl IntoIterator<Item = Act>) {
+        self.state
+            .lock()
+            .script
+            .entry(api)
+            .or_default()
+            .extend(acts);
+    }
+
+    /// The values of all records of a partition, in order.
+    pub fn values(&self, partition: i32) -> Vec<Bytes> {
+        let state = self.state.lock();
+        let stored = state.logs.get(&partition).cloned().unwrap_or_default();
+        stored
+            .iter()
+            .flat_map(|b| riverrun_record::owned_records(b, 1 << 20).unwrap())
+            .map(|r| r.unwrap().value.unwrap())
+            .collect()
+    }
+
+    pub fn count(&self, api: ApiKey) -> usize {
+        self.state
+            .lock()
+            .seen
+            .iter()
+            .filter(|(seen, _)| *seen == api)
+            .count()
+    }
+}
+
+async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
+    stream.set_nodelay(true).unwrap();
+    while let Ok(len) = stream.read_u32().await {
+        let mut frame = BytesMut::zeroed(len as usize);
+        if stream.read_exact(&mut frame).await.is_err() {
+            return;
+        }
+        match answer(&frame.freeze(), &state) {
+            Reply::Bytes(bytes) => {
+                if stream.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            Reply::Nothing => {}
+            Reply::Wait(bytes) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                if stream.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            Reply::Hang => std::future::pending().await,
+            Reply::Drop => return,
+        }
+    }
+}
+
+enum Reply {
+    Bytes(Bytes),
+    Wait(Bytes),
+    Nothing,
+    Hang,
+    Drop,
+}
+
+fn answer(frame: &Bytes, state: &Mutex<State>) -> Reply {
+    let mut reader = Reader::new(frame);
+    let header = RequestHeader::decode(&mut reader).unwrap();
+    let api = header.api().unwrap();
+    let mut state = state.lock();
+    state.seen.push((api, header.api_version));
+    let act = state.act(api);
+    match act {
+        Act::Drop => return Reply::Drop,
+        Act::Hang => return Reply::Hang,
+        Act::Garbage => return Reply::Bytes(Bytes::from_static(&[0, 0, 0, 3, 1, 2, 3])),
+        Act::Absurd => return Reply::Bytes(Bytes::from_static(&[0x7f, 0xff, 0xff, 0xff, 1])),
+        _ => {}
+    }
+    let version = header.api_version;
+    let encode = |bytes: Result<riverrun_wire::Encoded, _>| bytes.unwrap().into_bytes();
+    match api {
+        ApiKey::ApiVersions if version > state.max_api_versions => {
+            let refused = ApiVersionsResponse {
+                error_code: ErrorCode::UnsupportedVersion.number(),
+                api_keys: vec![state.range(ApiKey::ApiVersions)],
+                ..ApiVersionsResponse::default()
+            };
+            Reply::Bytes(encode(encode_response(&refused, 0, header.correlation_id)))
+        }
+        ApiKey::ApiVersions => {
+            let served = ApiVersionsResponse {
+                api_keys: ApiKey::ALL.iter().map(|api| state.range(*api)).collect(),
+                ..ApiVersionsResponse::default()
+            };
+            Reply::Bytes(encode(encode_response(
+                &served,
+                version,
+                header.correlation_id,
+            )))
+        }
+        ApiKey::Metadata => reply(&state.metadata(&decode(&mut reader, version)), &header),
+        ApiKey::InitProducerId => {
+            state.next_producer_id += 1;
+            let given = InitProducerIdResponse {
+                producer_id: state.next_producer_id,
+                ..InitProducerIdResponse::default()
+            };
+            reply(&given, &header)
+        }
+        ApiKey::Produce => {
+            let request: ProduceRequest = decode(&mut reader, version);
+            let response = state.produce(&request, act);
+            match (request.acks, act) {
+                (_, Act::StoreAndDrop) => Reply::Drop,
+                (0, _) => Reply::Nothing,
+                _ => reply(&response, &header),
+            }
+        }
+        ApiKey::Fetch => {
+            let response = state.fetch(&decode(&mut reader, version), act);
+            let empty = response
+                .responses
+                .iter()
+                .flat_map(|t| &t.partitions)
+                .all(|p| p.records.as_ref().is_none_or(Records::is_empty));
+            match reply(&response, &header) {
+                Reply::Bytes(bytes) if empty => Reply::Wait(bytes),
+                other => other,
+            }
+        }
+        ApiKey::ListOffsets => reply(&state.list_offsets(&decode(&mut reader, version)), &header),
+        other => panic!("{} is not scripted", other.name()),
+    }
+}
+
+fn decode<M: Decode>(reader: &mut Reader<'_>, version: i16) -> M {
+    M::decode(reader, version).unwrap()
+}
+
+fn reply<M: Message>(response: &M, header: &RequestHeader) -> Reply {
+    Reply::Bytes(
+        encode_response(response, header.api_version, header.correlation_id)
+            .unwrap()
+            .into_bytes(),
+    )
+}
+
+impl State {
+    fn act(&mut self, api: ApiKey) -> Act {
+        if let Some(act) = self.script.get_mut(&api).and_then(VecDeque::pop_front) {
+            return act;
+        }
+        let Some(random) = self.random.as_mut().filter(|_| api == ApiKey::Produce) else {
+            return Act::Serve;
+        };
+        *random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        match (*random >> 33) % 10 {
+            0 => Act::Refuse(ErrorCode::NotLeaderOrFollower),
+            1 => Act::StoreAndDrop,
+            2 => Act::Drop,
+            3 => Act::StoreAndRefuse(ErrorCode::RequestTimedOut),
+            4 => Act::Refuse(ErrorCode::NotEnoughReplicas),
+            _ => Act::Serve,
+        }
+    }
+
+    fn range(&self, api: ApiKey) -> ApiVersion {
+        let (min_version, max_version) = api.versions().into_inner();
+        let max_version = if api == ApiKey::ApiVersions {
+            max_version.min(self.max_api_versions)
+        } else {
+            max_version
+        };
+        ApiVersion {
+            api_key: api.number(),
+            min_version,
+            max_version,
+        }
+    }
+
+    fn metadata(&self, request: &MetadataRequest) -> MetadataResponse {
+        let topic = |name: &str| {
+            let known = name == "t";
+            MetadataResponseTopic {
+                error_code: if known {
+                    0
+                } else {
+                    ErrorCode::UnknownTopicOrPartition.number()
+                },
+                name: Some(name.to_owned()),
+                topic_id: TOPIC_ID,
+                partitions: (0..if known { self.partitions } else { 0 })
+                    .map(|partition_index| MetadataResponsePartition {
+                        partition_index,
+                        leader_id: 1,
+                        leader_epoch: 4,
+                        replica_nodes: vec![1],
+                        isr_nodes: vec![1],
+                        ..MetadataResponsePartition::default()
+                    })
+                    .collect(),
+                ..MetadataResponseTopic::default()
+            }
+        };
+        let names: Vec<_> = match &request.topics {
+            None => vec!["t".to_owned()],
+            Some(topics) => topics.iter().filter_map(|t| t.name.clone()).collect(),
+        };
+        MetadataResponse {
+            brokers: vec![MetadataResponseBroker {
+                node_id: 1,
+                host: "127.0.0.1".into(),
+                port: self.port.into(),
+                rack: None,
+            }],
+            controller_id: 1,
+            topics: names.iter().map(|name| topic(name)).collect(),
+            ..MetadataResponse::default()
+        }
+    }
+
+    fn produce(&mut self, request: &ProduceRequest, act: Act) -> ProduceResponse {
+        let mut responses = Vec::new();
+        for topic in &request.topic_data {
+            let mut partition_responses = Vec::new();
+            for data in &topic.partition_data {
+                let mut answer = PartitionProduceResponse {
+                    index: data.index,
+                    ..PartitionProduceResponse::default()
+                };
+                let outcome = match act {
+                    Act::Refuse(code) => Err(code),
+                    _ => self.store(data.index, data.records.clone().unwrap().into_bytes()),
+                };
+                match (outcome, act) {
+                    (Ok(_), Act::StoreAndRefuse(code)) | (Err(code), _) => {
+                        answer.error_code = code.number();
+                        answer.base_offset = -1;
+                    }
+                    (Ok(base_offset), _) => answer.base_offset = base_offset,
+                }
+                partition_responses.push(answer);
+            }
+            responses.push(TopicProduceResponse {
+                name: topic.name.clone(),
+                topic_id: topic.topic_id,
+                partition_responses,
+            });
+        }
+        ProduceResponse {
+            responses,
+            ..ProduceResponse::default()
+        }
+    }
+
+    /// Stores one batch by the rules of idempotence: the next number, or one of the last five.
+    fn store(&mut self, partition: i32, bytes: Bytes) -> Result<i64, ErrorCode> {
+        let view = BatchView::parse(&bytes).unwrap();
+        assert!(
+            view.crc_is_valid() && view.total_len() == bytes.len(),
+            "exactly one good batch"
+        );
+        let (id, first, last) = (
+            view.producer_id(),
+            view.base_sequence(),
+            view.last_sequence(),
+        );
+        if id >= 0 {
+            let known = self.sequences.entry((partition, id)).or_default();
+            if let Some((_, _, offset)) = known.iter().find(|(f, l, _)| (*f, *l) == (first, last)) {
+                return Ok(*offset);
+            }
+            let next = known
+                .back()
+                .map_or(0, |(_, last, _)| increment_sequence(*last, 1));
+            if first != next {
+                return Err(ErrorCode::OutOfOrderSequenceNumber);
+            }
+        }
+        let end = self.end(partition);
+        if id >= 0 {
+            let known = self.sequences.entry((partition, id)).or_default();
+            known.push_back((first, last, end));
+            if known.len() > 5 {
+                known.pop_front();
+            }
+        }
+        let mut stored = BytesMut::from(&bytes[..]);
+        stamp(&mut stored, end, 4);
+        self.logs
+            .entry(partition)
+            .or_default()
+            .push(stored.freeze());
+        Ok(end)
+    }
+
+    fn end(&self, partition: i32) -> i64 {
+        let last = self.logs.get(&partition).and_then(|log| log.last());
+        last.map_or(0, |b| BatchView::parse(b).unwrap().next_offset())
+    }
+
+    fn fetch(&self, request: &FetchRequest, act: Act) -> FetchResponse {
+        let mut responses = Vec::new();
+        for topic in &request.topics {
+            let mut partitions = Vec::new();
+            for asked in &topic.partitions {
+                let end = self.end(asked.partition);
+                let mut data = PartitionData {
+                    partition_index: asked.partition,
+                    high_watermark: end,
+                    last_stable_offset: end,
+                    log_start_offset: self.log_start,
+                    ..PartitionData::default()
+                };
+                let out_of_range = asked.fetch_offset < self.log_start || asked.fetch_offset > end;
+                match act {
+                    Act::Refuse(code) => data.error_code = code.number(),
+                    Act::Diverge(offset) => {
+                        data.diverging_epoch.epoch = 3;
+                        data.diverging_epoch.end_offset = offset;
+                    }
+                    _ if out_of_range => data.error_code = ErrorCode::OffsetOutOfRange.number(),
+                    _ => data.records = Some(self.read(asked.partition, asked.fetch_offset, act)),
+                }
+                partitions.push(data);
+            }
+            responses.push(FetchableTopicResponse {
+                topic: topic.topic.clone(),
+                topic_id: topic.topic_id,
+                partitions,
+            });
+        }
+        FetchResponse {
+            responses,
+            ..FetchResponse::default()
+        }
+    }
+
+    /// At most three whole batches from the one that holds the offset on, and half of a fourth.
+    fn read(&self, partition: i32, offset: i64, act: Act) -> Records {
+        let log = self
+            .logs
+            .get(&partition)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let mut wanted = log
+            .iter()
+            .filter(|b| BatchView::parse(b).unwrap().next_offset() > offset);
+        let mut bytes = BytesMut::new();
+        for batch in wanted.by_ref().take(3) {
+            bytes.extend_from_slice(batch);
+        }
+        if let Some(cut_off) = wanted.next() {
+            bytes.extend_from_slice(&cut_off[..cut_off.len() / 2]);
+        }
+        if act == Act::Corrupt {
+            let first = batches(&bytes).next().unwrap().unwrap().total_len();
+            bytes[first - 1] ^= 1;
+        }
+        Records::from(bytes.freeze())
+    }
+
+    fn list_offsets(&self, request: &ListOffsetsRequest) -> ListOffsetsResponse {
+        let partition = |p: &riverrun_wire::api::list_offsets::ListOffsetsPartition| {
+            ListOffsetsPartitionResponse {
+                partition_index: p.partition_index,
+                offset: match p.timestamp {
+                    -2 => self.log_start,
+                    -1 => self.end(p.partition_index),
+                    _ => -1,
+                },
+                leader_epoch: 4,
+                ..ListOffsetsPartitionResponse::default()
+            }
+        };
+        let topic =
+            |t: &riverrun_wire::api::list_offsets::ListOffsetsTopic| ListOffsetsTopicResponse {
+                name: t.name.clone(),
+                partitions: t.partitions.iter().map(partition).collect(),
+            };
+        ListOffsetsResponse {
+            topics: request.topics.iter().map(topic).collect(),
+            ..ListOffsetsResponse::default()
+        }
+    }
+}
