@@ -917,6 +917,9 @@ impl Group {
             snapshot: 0,
             messages: Vec::new(),
         };
+        // What this Ready commits may be among the entries that it brings: only what was committed
+        // before it must not be replaced.
+        let settled = self.hard.commit;
         if let Some(hs) = ready.hs() {
             if hs.term != self.hard.term || hs.vote != self.hard.vote {
                 self.hard_sequence += 1;
@@ -938,7 +941,7 @@ impl Group {
             self.take_snapshot(snapshot, &mut record);
         }
         if !ready.entries().is_empty() {
-            self.take_entries(&mut record, ready.take_entries());
+            self.take_entries(&mut record, ready.take_entries(), settled);
         }
         // L3: a single voter becomes leader in the step that raises its term, and the library lets a
         // leader's messages go at once: they wait here until the term is durable.
@@ -975,10 +978,10 @@ impl Group {
 
     /// Takes new entries over into the tail. Entries that they replace are cut, and the records of
     /// those go up in the new one.
-    fn take_entries(&mut self, record: &mut Record, entries: Vec<Entry>) {
+    fn take_entries(&mut self, record: &mut Record, entries: Vec<Entry>, settled: u64) {
         let first = entries.first().map_or(0, |e| e.index);
         if first <= self.log().last() {
-            self.replace_from(first, record);
+            self.replace_from(first, record, settled);
         }
         for entry in entries {
             let log = self.node.mut_store();
@@ -1015,9 +1018,9 @@ impl Group {
         }
     }
 
-    fn replace_from(&mut self, first: u64, record: &mut Record) {
+    fn replace_from(&mut self, first: u64, record: &mut Record, settled: u64) {
         assert!(
-            first > self.commit() || planted::is(Bug::TruncateBelowCommit),
+            first > settled || planted::is(Bug::TruncateBelowCommit),
             "I3: nothing at or below commit is replaced"
         );
         self.node.mut_store().cut(first);

@@ -241,6 +241,18 @@ impl Partition {
         self.group.id()
     }
 
+    /// Its group, to be looked at.
+    #[must_use]
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Whether it may have lost acknowledged entries and is not whole again (R1).
+    #[must_use]
+    pub fn is_recovering(&self) -> bool {
+        self.recovering.is_on()
+    }
+
     /// The producer state of the applied log.
     #[must_use]
     pub fn producers(&self) -> &ProducerState {

@@ -1,1 +1,44 @@
-//! Placeholder.
+//! A whole Riverrun cluster in one thread, from one seed.
+//!
+//! The code under test is the production code of storage, node store, replication and controller;
+//! what is simulated is what surrounds it: disks, network, clocks, processes, clients, and whoever
+//! administers the cluster. The same seed gives the same run, event by event.
+//!
+//! | file | what |
+//! |---|---|
+//! | `plan` | what a seed decides: sizes, load, which classes of faults |
+//! | `rng`, `clock`, `trace` | randomness, virtual time, the run as one number |
+//! | `network`, `host`, `boot` | links; a node's disk and process; starts, crashes |
+//! | `world` | the queue of events, turns and their effects |
+//! | `workload`, `reader`, `history` | clients, consumers, and what they were told |
+//! | `operator` | brokers, topics, replacement of replicas |
+//! | `nemesis` | faults |
+//! | `settle` | the end: progress, then comparison |
+//! | `invariants` | what must never be seen, one file each |
+//! | `run`, `seeds`, `summary` | one run; runs that once failed; figures |
+
+#![forbid(unsafe_code)]
+
+pub mod boot;
+pub mod clock;
+pub mod history;
+pub mod host;
+pub mod invariants;
+pub mod mark;
+pub mod nemesis;
+pub mod network;
+pub mod operator;
+pub mod plan;
+pub mod reader;
+pub mod rng;
+pub mod run;
+pub mod seeds;
+pub mod settle;
+pub mod summary;
+pub mod trace;
+pub mod workload;
+pub mod world;
+
+pub use plan::{Options, Plan};
+pub use run::{Outcome, run, run_plan, silence_panics};
+pub use summary::Summary;

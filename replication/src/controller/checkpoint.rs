@@ -77,6 +77,8 @@ struct PartitionMessage {
     group: u64,
     #[prost(message, repeated, tag = "2")]
     replicas: Vec<ReplicaMessage>,
+    #[prost(uint64, repeated, tag = "3")]
+    first_voters: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -187,6 +189,7 @@ fn to_message(image: &Image) -> ImageMessage {
     };
     let partition = |partition: &PartitionImage| PartitionMessage {
         group: partition.group,
+        first_voters: partition.first_voters.clone(),
         replicas: partition.replicas.iter().map(replica).collect(),
     };
     let topic = |topic: &TopicImage| TopicMessage {
@@ -251,10 +254,8 @@ fn from_message(message: ImageMessage, next_offset: i64) -> Result<Image, BadChe
                     directory,
                 });
             }
-            partitions.push(PartitionImage {
-                group: partition.group,
-                replicas: members,
-            });
+            let first_voters = partition.first_voters;
+            partitions.push(PartitionImage { group: partition.group, first_voters, replicas: members });
         }
         let name = topic.name.clone();
         let made = TopicImage {

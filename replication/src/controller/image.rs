@@ -100,6 +100,9 @@ pub struct TopicImage {
 pub struct PartitionImage {
     /// Its Raft group.
     pub group: u64,
+    /// The replicas that it was founded with: the configuration with which the first entry of its
+    /// log is read, by whoever joins later too.
+    pub first_voters: Vec<u64>,
     /// Its replicas, the preferred leader first.
     pub replicas: Vec<ReplicaImage>,
 }

@@ -1,0 +1,478 @@
+//! Starts and ends of processes and machines, and what a node makes of the controller's image.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use riverrun_replication::controller::Controller;
+use riverrun_replication::node::{GroupOrder, Node, NodeSettings, OpenError};
+use riverrun_replication::shard::{Input, Shard};
+use riverrun_replication::{GroupConfig, GroupSettings, PartitionHandle};
+use riverrun_storage::disk::mem::CrashModel;
+use riverrun_storage::node::{NodeConfig, NodeError};
+use riverrun_storage::planted::{self, Bug};
+use riverrun_storage::{EntryKind, LogConfig, LogIdentity};
+use uuid::Uuid;
+
+use crate::clock::MS;
+use crate::host::{Flusher, Fuse, Process, View, data_dir};
+use crate::invariants::Violation;
+use crate::plan::{Fault, Plan};
+use crate::world::{CONTROLLER, Event, World};
+
+/// The topic id of group 0, as Kafka has it.
+#[must_use]
+pub fn metadata_topic() -> Uuid {
+    Uuid::from_u128(1)
+}
+
+/// The settings of a group.
+#[must_use]
+pub fn settings_of(plan: &Plan, topic_id: Uuid) -> GroupSettings {
+    let place = (0..plan.groups.len()).find(|place| World::topic_of(*place) == topic_id);
+    let group = place.and_then(|place| plan.groups.get(place));
+    let segment_bytes = group.map_or(16 << 10, |group| group.segment_bytes);
+    GroupSettings {
+        log: LogConfig {
+            segment_bytes,
+            index_interval_bytes: 256,
+            preallocate: segment_bytes > 12 << 10,
+            ..LogConfig::default()
+        },
+        write_caching: group.is_some_and(|group| group.caching),
+        min_insync_replicas: group.map_or(1, |group| group.min_insync_replicas),
+        ..GroupSettings::default()
+    }
+}
+
+impl World {
+    fn settings(&self, node: usize) -> NodeSettings {
+        let (boots, directories) =
+            self.hosts.get(node).map_or((0, 0), |host| (host.boots, host.directories));
+        NodeSettings {
+            node_id: node_id(node),
+            kernel_boot_id: format!("boot-{boots}"),
+            new_directory_id: Uuid::from_u128(((node as u128 + 1) << 64) + directories),
+            store: NodeConfig {
+                wal_bytes: self.plan.wal_bytes,
+                small_round_max_bytes: self.plan.small_round_max_bytes,
+                many_files_max_bytes: self.plan.small_round_max_bytes * 2,
+                flush_threads: 0,
+                ..NodeConfig::default()
+            },
+            group: GroupConfig { seed: self.plan.seed ^ (node as u64 + 1), ..GroupConfig::default() },
+            shards: self.plan.shards,
+        }
+    }
+
+    /// A node's process starts and recovers what is on its disk.
+    pub fn start(&mut self, node: usize) {
+        let settings = self.settings(node);
+        let arm = !self.calm && self.plan.has(Fault::CrashInsideCall) && self.rng.chance(150);
+        let calls = self.rng.between(1, 60);
+        let Some(host) = self.hosts.get_mut(node) else { return };
+        host.starting = false;
+        if host.process.is_some() {
+            return;
+        }
+        host.life += 1;
+        host.disk.clear_faults();
+        host.fuse = Fuse::default();
+        if arm {
+            host.fuse.arm(&host.disk, calls.cast_signed());
+        }
+        let (life, disk) = (host.life, host.disk.shared());
+        self.summary.restarts += 1;
+        let plan = self.plan.clone();
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            Node::open(disk, &data_dir(), settings, |identity| settings_of(&plan, identity.topic_id))
+        }));
+        if self.is_blown(node) {
+            self.crash_inside(node);
+            return;
+        }
+        let (opened_node, opened) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => return self.cannot_open(node, &error),
+            Err(panic) => {
+                let what = panic_text(&panic);
+                let detail = format!("node {node} panicked as it started: {what}");
+                return self.check(Err(Violation::new("recovery_never_panics", detail)));
+            }
+        };
+        let directory = opened_node.directory_id();
+        tracing::info!(now_us = self.clock.now_us(), node, incarnation = opened_node.incarnation(), "up");
+        if !self.operator.admit(directory, opened_node.incarnation()) {
+            // The others have seen a later life of this directory: its handshake is refused (R3).
+            drop(opened_node);
+            self.lose_disk(node);
+            self.start_later(node);
+            return;
+        }
+        let mut process = Process {
+            node: opened_node,
+            shards: (0..self.plan.shards.max(1)).map(|_| Shard::default()).collect(),
+            controller: Controller::new(),
+            views: BTreeMap::new(),
+            lanes: BTreeMap::<u64, VecDeque<_>>::new(),
+            flusher: Flusher::Idle,
+            failed: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            must_reconcile: false,
+        };
+        for refused in opened.refused {
+            let (group, replica) = (refused.identity.group, refused.identity.replica);
+            process.refused.insert(group, replica);
+            self.operator.is_lost(group, replica, node);
+            self.mark_short(group, node);
+            self.excuse_refusal(node, &refused.error);
+        }
+        let mut inputs = Vec::new();
+        for partition in opened.partitions {
+            let group = partition.id();
+            if let Some(handle) = process.node.handle(group) {
+                self.found(node, &mut process, &handle);
+            }
+            inputs.push(process.place(group, Input::Add(Box::new(partition))));
+        }
+        if let Some(host) = self.hosts.get_mut(node) {
+            host.process = Some(Box::new(process));
+        }
+        let first_tick = self.rng.between(0, self.plan.tick_us);
+        self.clock.after(first_tick, Event::Tick { node, life });
+        self.turn(node, inputs);
+        self.ensure_controller_replica(node);
+        self.reconcile(node);
+    }
+
+    /// What recovery found in a replica's files is held against what was ever written.
+    fn found(&mut self, node: usize, process: &mut Process, handle: &PartitionHandle) {
+        let group = handle.group();
+        let view = match View::read(handle.reader()) {
+            Ok(view) => view,
+            Err(error) => {
+                let detail = format!("group {group} on node {node}: {error}");
+                return self.check(Err(Violation::new("what_recovery_accepts_can_be_read", detail)));
+            }
+        };
+        let mut before = None;
+        for mark in view.marks() {
+            let follows = before.map_or(Ok(()), |before| {
+                crate::invariants::offsets_dense::follows(group, node, before, mark)
+            });
+            let checked = follows.and_then(|()| self.invariants.bytes.saw(group, node, mark));
+            before = Some(mark);
+            if checked.is_err() {
+                return self.check(checked);
+            }
+        }
+        process.views.insert(group, view);
+        if group == CONTROLLER {
+            self.replay(node, process, handle);
+        }
+    }
+
+    /// The commands that were committed before this start.
+    fn replay(&mut self, node: usize, process: &mut Process, handle: &PartitionHandle) {
+        let reader = handle.reader();
+        let watermark = handle.published().high_watermark;
+        let mut index = reader.first_index();
+        while index <= reader.last_index() {
+            let Ok(entries) = reader.entries(index, reader.last_index() + 1, 1 << 20) else { return };
+            for entry in &entries {
+                if entry.kind == EntryKind::Data && entry.next_offset() <= watermark {
+                    self.apply_commands(node, process, &entry.payload);
+                }
+            }
+            match entries.last() {
+                Some(last) => index = last.index + 1,
+                None => return,
+            }
+        }
+    }
+
+    /// A partition may be refused only where something was done to the disk.
+    fn excuse_refusal(&mut self, node: usize, error: &OpenError) {
+        if !self.nemesis.may_be_damaged(node) {
+            let detail = format!("node {node} refuses an undamaged partition: {error}");
+            self.check(Err(Violation::new("recovery_accepts_what_a_crash_leaves", detail)));
+        }
+    }
+
+    fn cannot_open(&mut self, node: usize, error: &OpenError) {
+        if let OpenError::Store(NodeError::Damaged { .. }) = error
+            && self.nemesis.may_be_damaged(node)
+        {
+            self.lose_disk(node);
+            self.start_later(node);
+            return;
+        }
+        let refused_by_disk = match error {
+            OpenError::Store(NodeError::Io { .. } | NodeError::WalFailed(_)) | OpenError::Io { .. } => true,
+            _ => false,
+        };
+        if refused_by_disk && self.nemesis.may_refuse(node) {
+            self.start_later(node);
+            return;
+        }
+        let detail = format!("node {node} cannot start: {error}");
+        self.check(Err(Violation::new("recovery_accepts_what_a_crash_leaves", detail)));
+    }
+
+    /// The node starts again after a while.
+    pub fn start_later(&mut self, node: usize) {
+        let delay = if self.calm { 200 * MS } else { self.rng.around(self.plan.down_us) };
+        if let Some(host) = self.hosts.get_mut(node)
+            && !host.starting
+        {
+            host.starting = true;
+            self.clock.after(delay, Event::Start { node });
+        }
+    }
+
+    fn end_process(&mut self, node: usize) {
+        self.trace.note(&[node as u64, 0xdead]);
+        tracing::info!(now_us = self.clock.now_us(), node, "down");
+        if let Some(host) = self.hosts.get_mut(node) {
+            host.process = None;
+            host.disk.clear_faults();
+            host.fuse = Fuse::default();
+            host.paused_until_us = 0;
+        }
+    }
+
+    /// The process is killed; the page cache lives on.
+    pub fn kill(&mut self, node: usize) {
+        self.summary.kills += 1;
+        self.end_process(node);
+        self.start_later(node);
+    }
+
+    /// The machine loses power.
+    pub fn lose_power(&mut self, node: usize) {
+        self.summary.power_losses += 1;
+        self.memory_lost(node);
+        let seed = self.rng.next();
+        let model = match self.rng.below(4) {
+            0 => CrashModel::LOSE_ALL,
+            1 => CrashModel::KEEP_ALL,
+            _ => CrashModel::RANDOM,
+        };
+        if let Some(host) = self.hosts.get_mut(node) {
+            host.process = None;
+            host.disk.crash(seed, &model);
+            host.boots += 1;
+            host.hung_until_us = 0;
+        }
+        self.end_process(node);
+        self.start_later(node);
+    }
+
+    /// The machine stopped in the middle of a disk call.
+    pub fn crash_inside(&mut self, node: usize) {
+        self.summary.crashes_inside_a_call += 1;
+        if let Some(host) = self.hosts.get_mut(node) {
+            host.disk.clear_faults();
+        }
+        if self.rng.chance(800) {
+            self.lose_power(node);
+        } else {
+            self.kill(node);
+        }
+    }
+
+    /// The node's disk is gone; it comes back with an empty one.
+    pub fn lose_disk(&mut self, node: usize) {
+        self.summary.disks_lost += 1;
+        self.memory_lost(node);
+        self.end_process(node);
+        let next = self.operator.next_replica();
+        let Some(host) = self.hosts.get_mut(node) else { return };
+        host.disk.wipe();
+        host.boots += 1;
+        host.directories += 1;
+        host.backup = None;
+        host.durable_lengths = [BTreeMap::new(), BTreeMap::new()];
+        if planted::is(Bug::R3) {
+            return;
+        }
+        host.controller_replica = next;
+        self.routes.insert((CONTROLLER, next), node);
+        self.operator.replace(CONTROLLER, next, node);
+    }
+
+    /// A node without a replica of group 0 creates the one that the founding record, or whoever
+    /// replaces a lost voter, names for it.
+    fn ensure_controller_replica(&mut self, node: usize) {
+        let Some(host) = self.hosts.get(node) else { return };
+        let replica = host.controller_replica;
+        let Some(process) = host.process.as_deref() else { return };
+        if process.node.handle(CONTROLLER).is_some_and(|handle| handle.replica() == replica) {
+            return;
+        }
+        if process.refused.get(&CONTROLLER) == Some(&replica) {
+            // Its files are damaged: it comes back under a new id.
+            let next = self.operator.next_replica();
+            if let Some(host) = self.hosts.get_mut(node) {
+                host.controller_replica = next;
+            }
+            self.routes.insert((CONTROLLER, next), node);
+            self.operator.replace(CONTROLLER, next, node);
+            return self.ensure_controller_replica(node);
+        }
+        let voters = (1..=self.plan.nodes as u64).collect();
+        self.create(node, CONTROLLER, replica, metadata_topic(), voters);
+    }
+
+    /// Creates a replica by order.
+    pub fn create(
+        &mut self,
+        node: usize,
+        group: u64,
+        replica: u64,
+        topic_id: Uuid,
+        voters: Vec<u64>,
+    ) {
+        let order = GroupOrder {
+            identity: LogIdentity { group, replica, topic_id, partition: 0 },
+            voters,
+            learners: Vec::new(),
+            settings: settings_of(&self.plan, topic_id),
+        };
+        self.routes.insert((group, replica), node);
+        let Some(host) = self.hosts.get_mut(node) else { return };
+        let Some(process) = host.process.as_deref_mut() else { return };
+        if !matches!(process.flusher, Flusher::Idle) {
+            // A creation waits for what the flusher is at.
+            process.must_reconcile = true;
+            return;
+        }
+        if process.node.handle(group).is_some() {
+            let shard = process.shard_of(group);
+            self.turn(node, vec![(shard, Input::Remove { group })]);
+            let Some(process) = self.hosts.get_mut(node).and_then(|host| host.process.as_deref_mut())
+            else {
+                return;
+            };
+            if let Err(error) = process.node.remove_group(group) {
+                return self.order_failed(node, &error);
+            }
+        }
+        let Some(process) = self.hosts.get_mut(node).and_then(|host| host.process.as_deref_mut()) else {
+            return;
+        };
+        process.lanes.remove(&group);
+        match process.node.create_group(&order) {
+            Ok(partition) => {
+                process.refused.remove(&group);
+                process.failed.remove(&group);
+                process.views.insert(group, View::default());
+                let input = process.place(group, Input::Add(Box::new(partition)));
+                self.turn(node, vec![input]);
+                if self.is_blown(node) {
+                    self.crash_inside(node);
+                }
+            }
+            Err(error) => self.order_failed(node, &error),
+        }
+    }
+
+    fn order_failed(&mut self, node: usize, error: &OpenError) {
+        if self.is_blown(node) {
+            self.crash_inside(node);
+        } else if self.nemesis.may_refuse(node) {
+            self.kill(node);
+        } else {
+            let detail = format!("node {node}: {error}");
+            self.check(Err(Violation::new("orders_are_carried_out", detail)));
+        }
+    }
+
+    /// Removes a replica that is no member any more.
+    pub fn remove(&mut self, node: usize, group: u64) {
+        let Some(process) = self.hosts.get_mut(node).and_then(|host| host.process.as_deref_mut()) else {
+            return;
+        };
+        if process.node.handle(group).is_none() || !matches!(process.flusher, Flusher::Idle) {
+            return;
+        }
+        let shard = process.shard_of(group);
+        self.turn(node, vec![(shard, Input::Remove { group })]);
+        let Some(process) = self.hosts.get_mut(node).and_then(|host| host.process.as_deref_mut()) else {
+            return;
+        };
+        process.views.remove(&group);
+        process.lanes.remove(&group);
+        if let Err(error) = process.node.remove_group(group) {
+            self.order_failed(node, &error);
+        } else if self.is_blown(node) {
+            self.crash_inside(node);
+        }
+    }
+
+    /// Does what the controller's image orders this node to do.
+    pub fn reconcile(&mut self, node: usize) {
+        let Some(process) = self.process(node) else { return };
+        let directory = process.node.directory_id();
+        let own = node_id(node);
+        let mut wanted = Vec::new();
+        for topic in process.controller.image().topics.values() {
+            for partition in &topic.partitions {
+                let of_this_node = partition.replicas.iter().filter(|replica| {
+                    replica.node == own && (replica.directory == directory || planted::is(Bug::R3))
+                });
+                for replica in of_this_node {
+                    let here = process.node.handle(partition.group).map(|handle| handle.replica());
+                    let refused = process.refused.get(&partition.group).copied();
+                    let refused = refused.filter(|_| !planted::is(Bug::R3));
+                    let newest = here.max(refused).unwrap_or(0);
+                    if newest < replica.replica
+                        && !self.operator.is_retired(partition.group, replica.replica)
+                    {
+                        let voters = partition.first_voters.clone();
+                        wanted.push((partition.group, replica.replica, topic.id, voters));
+                    }
+                }
+            }
+        }
+        self.learn_groups(node);
+        for (group, replica, topic, voters) in wanted {
+            self.create(node, group, replica, topic, voters);
+        }
+    }
+
+    /// Groups that a node's image shows become known to clients.
+    fn learn_groups(&mut self, node: usize) {
+        let Some(process) = self.process(node) else { return };
+        let mut groups = Vec::new();
+        for topic in process.controller.image().topics.values() {
+            let place = (0..self.plan.groups.len()).find(|place| Self::topic_of(*place) == topic.id);
+            let (Some(place), Some(partition)) = (place, topic.partitions.first()) else { continue };
+            for replica in &partition.replicas {
+                let on = usize::try_from(replica.node - 1).unwrap_or(0);
+                groups.push((place, partition.group, replica.replica, on));
+            }
+        }
+        for (place, group, replica, on) in groups {
+            self.routes.insert((group, replica), on);
+            if self.groups.insert(group, place).is_none() {
+                for client in self.clients.iter_mut().filter(|client| client.group_place() == place) {
+                    client.group = Some(group);
+                }
+            }
+        }
+    }
+}
+
+/// The `node.id` of a node.
+#[must_use]
+pub fn node_id(node: usize) -> i32 {
+    i32::try_from(node).unwrap_or(i32::MAX - 1) + 1
+}
+
+fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "without a message".to_owned())
+}

@@ -1,0 +1,88 @@
+//! One simulation, from its seed to its verdict.
+
+use riverrun_storage::planted::{self, Bug};
+
+use crate::clock::SECOND;
+use crate::invariants::Violation;
+use crate::plan::{Options, Plan};
+use crate::summary::Summary;
+use crate::world::World;
+
+/// More events than this in one run: it never ends.
+const MAX_EVENTS: u64 = 200_000_000;
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// Everything that happened, as one number.
+    pub trace: u64,
+    /// Figures.
+    pub summary: Summary,
+    /// What was broken, if anything.
+    pub violation: Option<Violation>,
+}
+
+/// Takes a planted bug out again, however the run ends.
+struct Planted(Option<Bug>);
+
+impl Planted {
+    fn plant(bug: Option<Bug>) -> Self {
+        if let Some(bug) = bug {
+            planted::set(bug, true);
+        }
+        Self(bug)
+    }
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        if let Some(bug) = self.0 {
+            planted::set(bug, false);
+        }
+    }
+}
+
+/// Runs a seed, with a bug planted if one is given.
+#[must_use]
+pub fn run(seed: u64, options: &Options, bug: Option<Bug>) -> Outcome {
+    run_plan(Plan::of(seed, options), bug)
+}
+
+/// Runs a plan.
+#[must_use]
+pub fn run_plan(plan: Plan, bug: Option<Bug>) -> Outcome {
+    let _planted = Planted::plant(bug);
+    let seed = plan.seed;
+    let mut world = World::new(plan);
+    let mut looked_us = 0;
+    while world.step() {
+        if world.violation.is_some() || world.summary.events > MAX_EVENTS {
+            break;
+        }
+        let now = world.clock.now_us();
+        if now >= looked_us {
+            looked_us = now + SECOND / 10;
+            if world.is_over() {
+                break;
+            }
+        }
+    }
+    world.summary.simulated_us = world.clock.now_us() - SECOND;
+    if world.summary.events > MAX_EVENTS {
+        let detail = format!("seed {seed} after {MAX_EVENTS} events");
+        world.check(Err(Violation::new("every_run_ends", detail)));
+    }
+    Outcome {
+        seed,
+        trace: world.trace.value(),
+        summary: world.summary,
+        violation: world.violation.take(),
+    }
+}
+
+/// Keeps expected panics (a planted bug meets an assertion) from filling the screen.
+pub fn silence_panics() {
+    std::panic::set_hook(Box::new(|_| {}));
+}
