@@ -14,7 +14,7 @@ use riverrun_storage::node::{
 };
 use riverrun_storage::{
     Disk, GroupRecord, HardState, Log, LogEntry, LogError, LogIdentity, LogStart, LogSync,
-    ProducerState, Recovery, StoredConf,
+    ProducerState, StoredConf,
 };
 use uuid::Uuid;
 
@@ -199,15 +199,18 @@ impl Node {
         for record in groups.into_values() {
             let identity = record.identity.clone();
             match node.open_group(&record, group_settings(&identity)) {
-                Ok(partition) => {
-                    node.store.log_opened(identity.group);
-                    opened.partitions.push(partition);
-                }
+                Ok(partition) => opened.partitions.push(partition),
                 Err(error) => {
                     tracing::error!(group = identity.group, %error, "a partition is out of service");
                     opened.refused.push(Refused { identity, error });
                 }
             }
+        }
+        // What the logs' recovery has cut is recorded, in one round for all of them, before anything
+        // is appended behind it: else the WAL would go on holding what the files have not, and a
+        // later boot meet both (W2).
+        while node.store.needs_idle_round() {
+            node.store.idle_round()?;
         }
         Ok((node, opened))
     }
@@ -280,34 +283,9 @@ impl Node {
         let dir = self.directory_of(&record.identity);
         let (log, recovery) = Log::open(self.disk.clone(), &dir, record, settings.log.clone())?;
         tracing::debug!(group = record.identity.group, ?recovery, "recovered a log");
-        self.settle_recovery(record.identity.group, &log, &recovery)?;
+        self.store
+            .log_opened(record.identity.group, log.last_index());
         self.start_group(record, log, dir, settings)
-    }
-
-    /// What recovery has cut is recorded before anything is appended behind it: else the WAL would
-    /// go on holding what the files have not, and a later boot meet both (W2).
-    fn settle_recovery(&self, group: u64, log: &Log, recovery: &Recovery) -> Result<(), OpenError> {
-        let finished = recovery.finished_cut.is_some();
-        if recovery.cut_at.is_some() {
-            self.round_of(vec![RoundItem {
-                group,
-                cut: recovery.cut_at,
-                cut_done: finished,
-                log: Some(log.sync_handle()),
-                durable_through: log.last_index(),
-                ..RoundItem::default()
-            }])?;
-        }
-        if recovery.cut_at.is_some() || finished {
-            self.round_of(vec![RoundItem {
-                group,
-                cut_done: true,
-                log: Some(log.sync_handle()),
-                durable_through: log.last_index(),
-                ..RoundItem::default()
-            }])?;
-        }
-        Ok(())
     }
 
     fn start_group(

@@ -193,7 +193,12 @@ impl Image {
                 state.hard_state = body.hard_state;
                 state.conf = body.conf.clone();
                 state.durable_index = body.durable_index;
-                state.reached = body.durable_index;
+                // The files that the same round has synced may be further already.
+                state.reached = if keep {
+                    body.durable_index
+                } else {
+                    state.reached.max(body.durable_index)
+                };
                 state.flags = body.flags;
                 state.unfinished_cut = body.unfinished_cut;
                 state.side_file = body.side_file;

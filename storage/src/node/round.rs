@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::checkpoint::Phase;
 use super::error::{NodeError, WalFailed};
-use super::store::{Core, NodeStore, Shared};
+use super::store::{Core, NodeStore, OpenedLog, Shared};
 use super::target::SyncTarget;
 use super::wal::record::{RECORD_HEADER_BYTES, STATE_BODY_BYTES};
 use super::wal::ring::{Outgoing, align_up};
@@ -235,12 +235,14 @@ impl NodeStore {
         core.checkpoint_round_ended(&self.shared, &round)
     }
 
-    /// Whether an empty round is wanted: the durable indexes of a bulk round are not stored yet
-    /// (W1), or a checkpoint waits for its next step.
+    /// Whether an empty round is wanted: the durable indexes of a bulk round (W1) or what the
+    /// recovery of logs has done are not stored yet, or a checkpoint waits for its next step.
     #[must_use]
     pub fn needs_idle_round(&self) -> bool {
         let core = self.core();
-        !core.lagging.is_empty() || matches!(core.phase, Phase::StateDue { .. } | Phase::MarkDue(_))
+        !core.lagging.is_empty()
+            || !core.opened.is_empty()
+            || matches!(core.phase, Phase::StateDue { .. } | Phase::MarkDue(_))
     }
 
     /// An empty round from beginning to end; waits for the disk.
@@ -363,6 +365,9 @@ impl Core {
                 }
             }
         }
+        for (group, opened) in &self.opened {
+            out.opened(*group, *opened);
+        }
         for (item, way) in items.iter().zip(ways) {
             out.item(item, *way);
         }
@@ -439,6 +444,7 @@ impl Core {
                 });
             }
         }
+        self.opened.clear();
         self.in_round = true;
         Ok(Round {
             number,
@@ -471,6 +477,7 @@ impl Core {
                 .apply(group, replica, sequence, &record.body, None)?;
             self.state_bytes = self.state_bytes + bytes(self) - before;
             touched.insert(record.group);
+            self.noted_in_wal(record.group, &record.body);
         }
         // Only a start asks for them.
         self.image.removed.clear();
@@ -562,6 +569,25 @@ impl Records<'_> {
             if let Some(body) = state.state_body() {
                 self.push(*group, RecordBody::State(Box::new(body)));
             }
+        }
+    }
+
+    fn opened(&mut self, group: u64, opened: OpenedLog) {
+        let Some(state) = self.core.image.groups.get(&group) else {
+            return;
+        };
+        if let Some(first) = opened.cut_from {
+            let durable_index = state.reached.min(first.saturating_sub(1));
+            self.push(
+                group,
+                RecordBody::Cut {
+                    first,
+                    durable_index,
+                },
+            );
+        }
+        if opened.cut_done || opened.cut_from.is_some() {
+            self.push(group, RecordBody::CutDone);
         }
     }
 

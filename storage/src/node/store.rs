@@ -16,6 +16,7 @@ use super::image::{Image, Replay};
 use super::pool::FlushPool;
 use super::side::{parse_side_name, read_side, side_path};
 use super::target::SyncTarget;
+use super::wal::RecordBody;
 use super::wal::chain::{Chain, ChainEnd, Step, follow};
 use super::wal::ring::{Preamble, Ring};
 use super::{IDENTITY_FILE, LOCK_FILE, NODE_DIR, WAL_FILE};
@@ -33,6 +34,15 @@ pub(super) struct Shared {
     pub(super) pool: FlushPool,
 }
 
+/// What a log's recovery has done that the WAL does not show yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct OpenedLog {
+    /// The WAL has entries at or above this index that were cut as a torn tail.
+    pub(super) cut_from: Option<u64>,
+    /// An unfinished cut was carried out.
+    pub(super) cut_done: bool,
+}
+
 /// The store's state.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -45,6 +55,10 @@ pub(super) struct Core {
     pub(super) checkpoints: u64,
     /// Groups whose durable index is to be stored by the next round (W1).
     pub(super) lagging: BTreeSet<u64>,
+    /// What the next round is to say of logs that were opened.
+    pub(super) opened: BTreeMap<u64, OpenedLog>,
+    /// The last entry that a replay has found of each group whose log is not open.
+    last_in_wal: BTreeMap<u64, u64>,
     /// Bytes that the state records of all groups take.
     pub(super) state_bytes: u64,
     /// Side files that a boot would read.
@@ -171,14 +185,33 @@ impl NodeStore {
         Ok(())
     }
 
-    /// Says that a log's recovery has succeeded: all that the WAL or a side file held of it is in
-    /// its files, synced. To be called for each log that was opened, before the first checkpoint;
-    /// entries of a log that never opens are moved to a side file by it (W6).
-    pub fn log_opened(&self, group: u64) {
+    /// Says that a log's recovery has succeeded: an unfinished cut was carried out, and all that the
+    /// WAL or a side file held of it is in its files, synced, up to `last_index`; entries above that
+    /// were cut as a torn tail. To be called for each log that was opened, before the first
+    /// checkpoint; entries of a log that never opens are moved to a side file by it (W6).
+    ///
+    /// The next round records all this. It has to end before anything is appended to the log, or the
+    /// entries that were cut could meet new ones at the next start (W2): while
+    /// [`NodeStore::needs_idle_round`] says so, [`NodeStore::idle_round`] is run first.
+    pub fn log_opened(&self, group: u64, last_index: u64) {
         let mut core = self.core();
         core.dirty.remove(&group);
-        if let Some(state) = core.image.groups.get_mut(&group) {
-            state.side_file = 0;
+        let in_wal = core.last_in_wal.remove(&group).unwrap_or(0);
+        let Some(state) = core.image.groups.get_mut(&group) else {
+            return;
+        };
+        state.side_file = 0;
+        state.reached = state.reached.max(last_index);
+        let lagging = state.reached > state.durable_index;
+        let opened = OpenedLog {
+            cut_from: (in_wal > last_index).then(|| last_index + 1),
+            cut_done: state.unfinished_cut.is_some(),
+        };
+        if lagging {
+            core.lagging.insert(group);
+        }
+        if opened != OpenedLog::default() {
+            core.opened.insert(group, opened);
         }
     }
 
@@ -192,7 +225,7 @@ impl NodeStore {
     /// What the WAL and its side files hold of a group now: the input for opening its log anew after
     /// it was poisoned (W8). Not while a round is under way.
     pub fn read_group(&self, group: u64) -> Result<Option<GroupRecord>, NodeError> {
-        let core = self.core();
+        let mut core = self.core();
         core.check(group)?;
         let (mut image, _) = core.replay_live(&self.shared)?;
         let mut record = image
@@ -201,6 +234,9 @@ impl NodeStore {
             .and_then(|state| state.take_record());
         if let (Some(record), Some(state)) = (&mut record, core.image.groups.get(&group)) {
             record.recovering |= state.flags.recovering;
+        }
+        if let Some(last) = record.as_ref().and_then(|record| record.entries.last()) {
+            core.last_in_wal.insert(group, last.index);
         }
         Ok(record)
     }
@@ -232,6 +268,8 @@ impl Core {
             phase: Phase::Idle,
             checkpoints: 0,
             lagging: BTreeSet::new(),
+            opened: BTreeMap::new(),
+            last_in_wal: BTreeMap::new(),
             state_bytes,
             sides_in_use: BTreeSet::new(),
             sides_named: BTreeSet::new(),
@@ -363,13 +401,36 @@ impl Core {
         let mut core = Self::new(ring, image, identity);
         core.damaged = recovery.damage.is_some();
         for (group, record) in &recovery.groups {
-            if !record.entries.is_empty() {
+            if let Some(last) = record.entries.last() {
                 core.dirty.insert(*group, None);
+                core.last_in_wal.insert(*group, last.index);
             }
         }
+        // What a side file holds may have been cut since: it is written anew, or forgotten.
+        let sided = core
+            .image
+            .groups
+            .iter()
+            .filter(|(_, state)| state.side_file != 0);
+        core.dirty.extend(sided.map(|(group, _)| (*group, None)));
         core.sides_in_use = loaded;
         core.find_sides(shared)?;
         Ok((core, recovery))
+    }
+
+    /// A cut record leaves fewer entries for a log to open with.
+    pub(super) fn noted_in_wal(&mut self, group: u64, body: &RecordBody) {
+        match body {
+            RecordBody::Cut { first, .. } => {
+                if let Some(last) = self.last_in_wal.get_mut(&group) {
+                    *last = (*last).min(first.saturating_sub(1));
+                }
+            }
+            RecordBody::Reset(_) | RecordBody::Creation { .. } | RecordBody::Removal => {
+                self.last_in_wal.remove(&group);
+            }
+            _ => {}
+        }
     }
 
     /// Fails when the store has stopped or a round is under way.
@@ -406,7 +467,8 @@ impl Core {
             let what = "a record that was written by this process is not readable";
             return Err(NodeError::damaged(&self.ring.path, position, what));
         }
-        let (replay, loaded) = replay_chain(&*shared.disk, &shared.node_dir, &chain, &self.ring.path)?;
+        let (replay, loaded) =
+            replay_chain(&*shared.disk, &shared.node_dir, &chain, &self.ring.path)?;
         Ok((replay.image, loaded))
     }
 

@@ -15,7 +15,9 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::record::{RECORD_HEADER_BYTES, RecordBody, RecordHeader};
-use super::ring::{Geometry, MAX_POSITION, MarkPoint, ROUND_ALIGN_BYTES, align_up, checksum_is_good, to_usize};
+use super::ring::{
+    Geometry, MAX_POSITION, MarkPoint, ROUND_ALIGN_BYTES, align_up, checksum_is_good, to_usize,
+};
 use crate::disk::DiskFile;
 
 /// Bytes read at a time.
@@ -166,7 +168,8 @@ fn plausible(header: &RecordHeader, at: u64, limit: u64, geometry: Geometry) -> 
     let length = u64::from(header.length);
     length >= RECORD_HEADER_BYTES as u64
         && header.round <= MAX_POSITION
-        && length <= limit - at && header.lap == geometry.lap(at)
+        && length <= limit - at
+        && header.lap == geometry.lap(at)
 }
 
 /// Reads a range of positions.
