@@ -192,10 +192,8 @@ impl Log {
         self.sync.check()?;
         let mut appended = Appended::default();
         let mut chunk = Chunk::new(&self.shared.inner.read().active, &self.config);
-        let mut next_index = chunk.first_index;
-        for entry in entries {
+        for (next_index, entry) in (chunk.first_index..).zip(entries) {
             let max_timestamp = check_entry(entry, next_index, chunk.next_offset);
-            next_index += 1;
             if chunk.must_roll(entry, max_timestamp, &self.config) {
                 self.write(chunk)?;
                 self.roll()?;

@@ -289,7 +289,7 @@ impl Segment {
                 Ok(self.behind(state, next, wal))
             }
             (None, Some(_)) if self.at_end() && next.is_none() => Ok(Step::End),
-            (None, Some(entry)) => self.from_wal(state, entry),
+            (None, Some(entry)) => self.take_from_wal(state, entry),
             (None, None) => self.scanned(state),
         }
     }
@@ -410,7 +410,7 @@ impl Segment {
     }
 
     /// An entry that the WAL has and the sidecar has not, with more of the log behind it.
-    fn from_wal(&mut self, state: &mut State, entry: &LogEntry) -> LogResult<Step> {
+    fn take_from_wal(&mut self, state: &mut State, entry: &LogEntry) -> LogResult<Step> {
         match entry.kind {
             EntryKind::Noop | EntryKind::Hole => {
                 let record = record_of(entry, 0);
@@ -421,16 +421,23 @@ impl Segment {
                 self.place_payload(state, record, &entry.payload);
                 self.restored += 1;
             }
-            EntryKind::Data => match self.find(Some(entry))? {
-                Some(found) if found.is_whole && !found.is_same => {
-                    return Err(self.disagreement());
+            EntryKind::Data => {
+                let found = self.find(Some(entry))?;
+                // Base offset and epoch are not in the checksum: a torn batch may lack just those.
+                let whole = found.filter(|found| {
+                    found.is_whole
+                        && found.base_offset == entry.base_offset
+                        && u64::try_from(found.leader_epoch) == Ok(entry.term)
+                });
+                match whole {
+                    Some(found) if !found.is_same => return Err(self.disagreement()),
+                    Some(found) => {
+                        let record = record_of(entry, self.position());
+                        self.place(state, record, Some(found.max_timestamp));
+                    }
+                    None => self.restore(state, entry),
                 }
-                Some(found) if found.is_whole => {
-                    let record = record_of(entry, self.position());
-                    self.place(state, record, Some(found.max_timestamp));
-                }
-                _ => self.restore(state, entry),
-            },
+            }
         }
         Ok(Step::Placed)
     }

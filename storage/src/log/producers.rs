@@ -87,7 +87,7 @@ impl Log {
             let below = |record: &&crate::format::sidecar::Record| {
                 record.kind == EntryKind::Data && record.next_offset() <= up_to
             };
-            let active_end = inner.active.records.iter().filter(below).next_back();
+            let active_end = inner.active.records.iter().rfind(below);
             let active_end = active_end.map_or(0, crate::format::sidecar::Record::end);
             inner
                 .sealed

@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use super::crash::CrashModel;
 use super::rng::Rng;
 
+/// Names given (to an inode) and taken, together or not at all.
+pub(super) type NameChange = Vec<(String, Option<usize>)>;
+
 /// One directory: its names, those that are durable, and what was done in between.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DirState {
     pub(super) names: BTreeMap<String, usize>,
     pub(super) durable: BTreeMap<String, usize>,
-    /// Each change with its sequence number: names given (to an inode) and taken, together or not
-    /// at all.
-    pub(super) pending: Vec<(u64, Vec<(String, Option<usize>)>)>,
+    /// Each change with its sequence number.
+    pub(super) pending: Vec<(u64, NameChange)>,
 }
 
-fn apply(names: &mut BTreeMap<String, usize>, change: Vec<(String, Option<usize>)>) {
+fn apply(names: &mut BTreeMap<String, usize>, change: NameChange) {
     for (name, inode) in change {
         match inode {
             Some(inode) => names.insert(name, inode),
@@ -25,7 +27,7 @@ fn apply(names: &mut BTreeMap<String, usize>, change: Vec<(String, Option<usize>
 }
 
 impl DirState {
-    pub(super) fn change(&mut self, seq: u64, change: Vec<(String, Option<usize>)>) {
+    pub(super) fn change(&mut self, seq: u64, change: NameChange) {
         apply(&mut self.names, change.clone());
         self.pending.push((seq, change));
     }

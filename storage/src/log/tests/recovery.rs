@@ -374,7 +374,7 @@ fn a_wrong_index_makes_the_way_longer_and_not_the_answer_wrong() {
         let fetched = reader
             .fetch(entry.base_offset, log.next_offset(), 1, true)
             .unwrap();
-        assert_eq!(fetched.batches, [entry.payload.clone()]);
+        assert_eq!(fetched.batches, std::slice::from_ref(&entry.payload));
     }
 }
 
@@ -421,10 +421,10 @@ fn the_scan_stops_at_a_batch_whose_term_began_with_an_entry_that_is_gone() {
 fn wal_and_files_that_disagree_are_damage_whatever_the_index() {
     let (disk, entries) = small();
     let copy = disk.snapshot();
-    for at in 0..entries.len() {
+    for entry in &entries {
         disk.restore(&copy);
         let mut known = record(START);
-        let mut other = entries[at].clone();
+        let mut other = entry.clone();
         match other.kind {
             EntryKind::Data => {
                 let mut bytes = other.payload.to_vec();
@@ -438,7 +438,7 @@ fn wal_and_files_that_disagree_are_damage_whatever_the_index() {
         let before = files(&disk);
         assert!(
             matches!(open(&disk, &known), Err(LogError::Damaged { .. })),
-            "{at}"
+            "{entry:?}"
         );
         assert_eq!(files(&disk), before);
     }
