@@ -699,8 +699,13 @@ impl Node {
         let _one = self.round.lock();
         self.store.checkpoint()?;
         for files in self.files.read().values() {
+            let group = files.identity.group;
+            // Index entries that wait in memory: readers of the files are to find them all.
+            if let Err(error) = files.log.lock().flush_indexes() {
+                tracing::warn!(group, %error, "indexes could not be written");
+            }
             if let Err(error) = files.sync.sync_full() {
-                tracing::error!(group = files.identity.group, %error, "a log could not be synced");
+                tracing::error!(group, %error, "a log could not be synced");
                 return Ok(());
             }
         }
