@@ -376,12 +376,12 @@ impl World {
             }
             // A flush from the files makes data durable only.
             if !item.entries.is_empty() || self.pending_non_data(&group) {
-                item.entries = self.from_durable(&id, &group);
+                item.entries = self.above_durable(id, &group);
                 item.durable_through = group.last();
                 group.durable = group.last();
             }
         } else {
-            item.entries = self.from_durable(&id, &group);
+            item.entries = self.above_durable(id, &group);
             item.durable_through = group.last();
             group.durable = group.last();
         }
@@ -389,8 +389,8 @@ impl World {
     }
 
     /// Everything above what is durable, as a group brings it that has held nothing back.
-    fn from_durable(&self, id: &u64, group: &Group) -> Vec<LogEntry> {
-        let durable = self.ended[id].durable.min(group.last());
+    fn above_durable(&self, id: u64, group: &Group) -> Vec<LogEntry> {
+        let durable = self.ended[&id].durable.min(group.last());
         group
             .entries
             .range(durable + 1..)

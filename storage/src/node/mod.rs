@@ -21,13 +21,16 @@
 //!
 //! # File map
 //! - [`identity`]: who the directory is, incarnation, clean mark. - [`wal`]: the ring.
-//! - `image`: what the records mean. - `round`, `checkpoint`: see above. - `side`: side files.
-//! - [`survey()`]: what a boot would find, without being one. - `target`: what is asked of a log. - `pool`: threads that wait for syncs.
+//! - `image`: what the records mean. - `round`, `checkpoint`: see above. - `shape`: what goes where. - `boot`: what a start does.
+//! - `side`: side files.
+//! - [`survey()`]: what a boot would find, without being one. - `target`: what is asked of a log.
+//! - `pool`: threads that wait for syncs.
 //!
 //! # What must never be true
 //! A live record written over (W3); a stored durable index above what is durable (I6); a record of a
 //! torn tail replayed by a later boot (W3); a cut repeated that was recorded as done (W2).
 
+mod boot;
 mod checkpoint;
 mod config;
 mod error;
@@ -35,6 +38,7 @@ pub mod identity;
 mod image;
 mod pool;
 mod round;
+mod shape;
 mod side;
 mod store;
 mod survey;

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use bytes::{Buf, BufMut, Bytes};
 
 use super::error::NodeError;
+use super::wal::preamble::to_usize;
 use super::wal::record::{ENTRY_BODY_BYTES, decode_entry, encode_entry};
-use super::wal::ring::to_usize;
 use crate::disk::{Disk, OpenMode};
 use crate::entry::LogEntry;
 

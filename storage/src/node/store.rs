@@ -9,19 +9,16 @@ use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use super::checkpoint::Phase;
-use super::config::{Boot, NodeConfig, NodeRecovery, WalDamage};
+use super::config::{Boot, NodeConfig, NodeRecovery};
 use super::error::NodeError;
 use super::identity::{IdentityFile, NodeIdentity};
-use super::image::{Image, Replay};
+use super::image::Image;
 use super::pool::FlushPool;
-use super::side::{parse_side_name, read_side, side_path};
 use super::target::SyncTarget;
 use super::wal::RecordBody;
-use super::wal::chain::{Chain, ChainEnd, Step, follow};
-use super::wal::ring::{Preamble, Ring};
-use super::{IDENTITY_FILE, LOCK_FILE, NODE_DIR, WAL_FILE};
-use crate::disk::{Disk, OpenMode};
-use crate::entry::LogEntry;
+use super::wal::ring::Ring;
+use super::{IDENTITY_FILE, LOCK_FILE, NODE_DIR};
+use crate::disk::Disk;
 use crate::recovered::GroupRecord;
 
 /// What rounds and checkpoints share with the store.
@@ -58,7 +55,7 @@ pub(super) struct Core {
     /// What the next round is to say of logs that were opened.
     pub(super) opened: BTreeMap<u64, OpenedLog>,
     /// The last entry that a replay has found of each group whose log is not open.
-    last_in_wal: BTreeMap<u64, u64>,
+    pub(super) last_in_wal: BTreeMap<u64, u64>,
     /// Bytes that the state records of all groups take.
     pub(super) state_bytes: u64,
     /// Side files that a boot would read.
@@ -255,7 +252,7 @@ impl NodeStore {
 }
 
 impl Core {
-    fn new(ring: Ring, image: Image, identity: IdentityFile) -> Self {
+    pub(super) fn new(ring: Ring, image: Image, identity: IdentityFile) -> Self {
         let state_bytes = image
             .groups
             .values()
@@ -280,142 +277,6 @@ impl Core {
             failed_logs: Vec::new(),
             identity,
         }
-    }
-
-    fn found(
-        shared: &Shared,
-        identity_path: &Path,
-        boot: Boot,
-    ) -> Result<(Self, NodeRecovery), NodeError> {
-        let wal_path = shared.node_dir.join(WAL_FILE);
-        let directory_id = boot.new_directory_id;
-        let bytes = shared.config.wal_bytes;
-        let ring = Ring::create(&*shared.disk, &wal_path, directory_id, bytes, 1)?;
-        // The identity is written last: a directory without it is not founded yet.
-        let identity = NodeIdentity {
-            directory_id,
-            cluster_id: None,
-            node_id: boot.node_id,
-            incarnation: 1,
-            kernel_boot_id: boot.kernel_boot_id,
-            clean: false,
-        };
-        let identity = IdentityFile::create(&*shared.disk, identity_path, identity)?;
-        let recovery = NodeRecovery {
-            directory_id,
-            cluster_id: None,
-            incarnation: 1,
-            founded: true,
-            unclean_power_loss: false,
-            groups: BTreeMap::new(),
-            removed: Vec::new(),
-            damage: None,
-            replayed_records: 0,
-            wal_end: ChainEnd::Clean,
-        };
-        Ok((Self::new(ring, Image::default(), identity), recovery))
-    }
-
-    fn resume(
-        shared: &Shared,
-        identity_path: &Path,
-        boot: Boot,
-    ) -> Result<(Self, NodeRecovery), NodeError> {
-        let mut identity = IdentityFile::open(&*shared.disk, identity_path, OpenMode::Existing)?;
-        let stored = identity.identity().clone();
-        if stored.node_id != boot.node_id {
-            return Err(NodeError::OtherNode {
-                stored: stored.node_id,
-                given: boot.node_id,
-            });
-        }
-        let path = shared.node_dir.join(WAL_FILE);
-        if !shared.disk.exists(&path).map_err(NodeError::io(&path))? {
-            return Err(NodeError::damaged(&path, 0, "the file is missing"));
-        }
-        let file = shared
-            .disk
-            .open(&path, OpenMode::Existing)
-            .map_err(NodeError::io(&path))?;
-        let preamble = Preamble::read(&*file, &path)?;
-        if preamble.directory_id != stored.directory_id {
-            return Err(NodeError::damaged(
-                &path,
-                16,
-                "it belongs to another data directory",
-            ));
-        }
-        let (geometry, mark) = (preamble.geometry, preamble.newest_mark(&path)?);
-        let chain = follow(&*file, geometry, mark.point, None).map_err(NodeError::io(&path))?;
-        if chain.tail.round <= mark.must_reach {
-            let position = geometry.offset(chain.tail.position);
-            let what = "the states that the last checkpoint wrote are not readable";
-            return Err(NodeError::damaged(&path, position, what));
-        }
-        let incarnation = stored.incarnation + 1;
-        let generation = u32::try_from(incarnation).unwrap_or(u32::MAX);
-        if chain.tail.generation >= generation {
-            let what = "the incarnation is below that of the WAL: an older copy was put back";
-            return Err(NodeError::damaged(identity_path, 56, what));
-        }
-        let unclean_power_loss = !stored.clean && stored.kernel_boot_id != boot.kernel_boot_id;
-        let (mut replay, loaded) = replay_chain(&*shared.disk, &shared.node_dir, &chain, &path)?;
-        let replayed_records = chain.steps.len();
-        let (groups, damage) = take_records(&mut replay, geometry);
-
-        // Durable before anything is appended or answered (R2, R3).
-        // After a hard stop of the machine the old boot id stays until the caller has noted durably
-        // which groups may be short: a second stop before that must find the same.
-        let kernel_boot_id = if unclean_power_loss {
-            stored.kernel_boot_id.clone()
-        } else {
-            boot.kernel_boot_id
-        };
-        identity.write(NodeIdentity {
-            incarnation,
-            kernel_boot_id,
-            clean: false,
-            ..stored.clone()
-        })?;
-        let ring = Ring::resume(file, path, geometry, mark, chain.tail, generation);
-        let from = chain.last_round.start - mark.point.position;
-        let to = chain.last_round.end - mark.point.position;
-        let range = super::wal::ring::to_usize(from)..super::wal::ring::to_usize(to);
-        let last_round = chain.bytes.get(range).unwrap_or_default();
-        ring.write_again(chain.last_round.start, last_round)
-            .map_err(NodeError::io(&ring.path))?;
-
-        let mut image = replay.image;
-        let recovery = NodeRecovery {
-            directory_id: stored.directory_id,
-            cluster_id: stored.cluster_id,
-            incarnation,
-            founded: false,
-            unclean_power_loss,
-            removed: std::mem::take(&mut image.removed),
-            replayed_records,
-            wal_end: chain.end,
-            groups,
-            damage,
-        };
-        let mut core = Self::new(ring, image, identity);
-        core.damaged = recovery.damage.is_some();
-        for (group, record) in &recovery.groups {
-            if let Some(last) = record.entries.last() {
-                core.dirty.insert(*group, None);
-                core.last_in_wal.insert(*group, last.index);
-            }
-        }
-        // What a side file holds may have been cut since: it is written anew, or forgotten.
-        let sided = core
-            .image
-            .groups
-            .iter()
-            .filter(|(_, state)| state.side_file != 0);
-        core.dirty.extend(sided.map(|(group, _)| (*group, None)));
-        core.sides_in_use = loaded;
-        core.find_sides(shared)?;
-        Ok((core, recovery))
     }
 
     /// A cut record leaves fewer entries for a log to open with.
@@ -452,113 +313,4 @@ impl Core {
         self.stopped = Some("the node WAL has failed");
         super::error::WalFailed { source }.into()
     }
-
-    /// What a boot would find now, entries included.
-    pub(super) fn replay_live(
-        &self,
-        shared: &Shared,
-    ) -> Result<(Image, BTreeSet<(u64, u64)>), NodeError> {
-        let (file, geometry) = (&*self.ring.file, self.ring.geometry);
-        let limit = Some(self.ring.tail.position);
-        let chain = follow(file, geometry, self.ring.mark.point, limit)
-            .map_err(NodeError::io(&self.ring.path))?;
-        if chain.tail.round != self.ring.tail.round {
-            let position = geometry.offset(chain.tail.position);
-            let what = "a record that was written by this process is not readable";
-            return Err(NodeError::damaged(&self.ring.path, position, what));
-        }
-        let (replay, loaded) =
-            replay_chain(&*shared.disk, &shared.node_dir, &chain, &self.ring.path)?;
-        Ok((replay.image, loaded))
-    }
-
-    /// Side files that nothing names are removed.
-    pub(super) fn find_sides(&mut self, shared: &Shared) -> Result<(), NodeError> {
-        let names = shared
-            .disk
-            .read_dir(&shared.node_dir)
-            .map_err(NodeError::io(&shared.node_dir))?;
-        for entry in names {
-            let Some((group, number)) = parse_side_name(&entry.name) else {
-                continue;
-            };
-            self.next_side = self.next_side.max(number + 1);
-            if !self.sides_in_use.contains(&(group, number)) {
-                let path = side_path(&shared.node_dir, group, number);
-                shared
-                    .disk
-                    .remove_file(&path)
-                    .map_err(NodeError::io(&path))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Replays a chain; also the side files that its records name.
-pub(super) fn replay_chain(
-    disk: &dyn Disk,
-    node_dir: &Path,
-    chain: &Chain,
-    path: &Path,
-) -> Result<(Replay, BTreeSet<(u64, u64)>), NodeError> {
-    let mut replay = Replay::default();
-    let mut named = BTreeSet::new();
-    let mut load = |group, number| -> Result<Vec<LogEntry>, NodeError> {
-        named.insert((group, number));
-        read_side(disk, &side_path(node_dir, group, number))
-    };
-    for step in &chain.steps {
-        match step {
-            Step::Gap { from, to } => replay.gap(*from, *to),
-            Step::Record {
-                position,
-                header,
-                body,
-            } => {
-                let Some(body) = chain.body(header, body) else {
-                    let what = "a good record is of a kind that this program does not know";
-                    return Err(NodeError::damaged(path, *position, what));
-                };
-                replay.record(header, &body, &mut load)?;
-            }
-        }
-    }
-    Ok((replay, named))
-}
-
-/// Takes out what recovery is told; groups of which too little is left are taken out of the image.
-pub(super) fn take_records(
-    replay: &mut Replay,
-    geometry: super::wal::ring::Geometry,
-) -> (BTreeMap<u64, GroupRecord>, Option<WalDamage>) {
-    let affected = replay.settle();
-    let mut groups = BTreeMap::new();
-    let mut lost = Vec::new();
-    for (group, state) in &mut replay.image.groups {
-        match state.take_record() {
-            Some(record) => {
-                groups.insert(*group, record);
-            }
-            None => lost.push((*group, state.replica)),
-        }
-    }
-    replay
-        .image
-        .groups
-        .retain(|_, state| state.identity.is_some());
-    let damage = (!replay.gaps.is_empty() || !affected.is_empty()).then(|| WalDamage {
-        places: replay
-            .gaps
-            .iter()
-            .map(|(from, to)| (geometry.offset(*from), to - from))
-            .collect(),
-        affected: affected
-            .iter()
-            .copied()
-            .filter(|group| groups.contains_key(group))
-            .collect(),
-        lost,
-    });
-    (groups, damage)
 }

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::boot::{replay_chain, take_records};
 use super::config::WalDamage;
 use super::error::NodeError;
 use super::identity::{NodeIdentity, read_identity};
-use super::store::{replay_chain, take_records};
 use super::wal::MarkPoint;
 use super::wal::chain::{ChainEnd, follow};
-use super::wal::ring::Preamble;
+use super::wal::preamble::Preamble;
 use super::{IDENTITY_FILE, NODE_DIR, WAL_FILE};
 use crate::disk::{Disk, OpenMode};
 use crate::recovered::{GroupRecord, LogIdentity};

@@ -14,10 +14,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::preamble::{Geometry, MAX_POSITION, MarkPoint, ROUND_ALIGN_BYTES, align_up, to_usize};
 use super::record::{RECORD_HEADER_BYTES, RecordBody, RecordHeader};
-use super::ring::{
-    Geometry, MAX_POSITION, MarkPoint, ROUND_ALIGN_BYTES, align_up, checksum_is_good, to_usize,
-};
+use super::ring::checksum_is_good;
 use crate::disk::DiskFile;
 
 /// Bytes read at a time.

@@ -5,8 +5,8 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::chain::{ChainEnd, Step, follow};
+use super::preamble::{Mark, Preamble};
 use super::record::{RecordBody, RecordHeader};
-use super::ring::{Mark, Preamble};
 use crate::disk::{Disk, OpenMode};
 use crate::node::error::NodeError;
 
