@@ -9,6 +9,7 @@
 
 mod basic;
 mod crash;
+mod golden;
 mod harness;
 mod model;
 mod recovery;
