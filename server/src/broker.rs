@@ -436,10 +436,6 @@ impl Drop for Leave<'_> {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the edge: when a request came in"
-)]
 fn deadline(wait: Duration) -> Instant {
     Instant::now() + wait
 }

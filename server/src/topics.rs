@@ -87,7 +87,7 @@ impl Topics {
     }
 
     /// Those whose names lie at or behind `from`, in order, `count` at most.
-    pub(crate) fn from_name(&self, from: &str, count: usize) -> Vec<Arc<Topic>> {
+    pub(crate) fn starting_at(&self, from: &str, count: usize) -> Vec<Arc<Topic>> {
         let tables = self.tables.read();
         let range = (std::ops::Bound::Included(from), std::ops::Bound::Unbounded);
         tables

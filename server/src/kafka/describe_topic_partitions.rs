@@ -104,7 +104,7 @@ fn asked(
     let topics = call.broker.topics();
     if request.topics.is_empty() {
         return topics
-            .from_name(from_name, limit + 1)
+            .starting_at(from_name, limit + 1)
             .into_iter()
             .map(Asked::Known)
             .collect();

@@ -145,10 +145,6 @@ pub(crate) fn step(call: &Call, request: FetchRequest, lease: Lease) -> Result<(
     Ok(())
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the edge: when a request came in"
-)]
 fn deadline(wait: Duration) -> Instant {
     Instant::now() + wait.min(LONGEST_WAIT)
 }

@@ -304,10 +304,6 @@ fn post(
     Ok(())
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the edge: when a request came in"
-)]
 fn broker_deadline(timeout: Duration) -> Instant {
     Instant::now() + timeout.min(LONGEST_WAIT)
 }
