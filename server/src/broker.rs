@@ -1,41 +1,33 @@
-//! The broker: everything that a running node consists of, put together, started and stopped.
+//! The broker: everything that a running node consists of, and what handlers ask of it.
 
-use std::future::Future;
-use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use riverrun_replication::node::NodeSettings;
 use riverrun_replication::runtime::Runtime;
-use riverrun_replication::{GroupConfig, PartitionHandle, Published, Role};
+use riverrun_replication::{PartitionHandle, Published, Role};
 use riverrun_wire::ErrorCode;
 use rustc_hash::FxHashSet;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
-use tracing::{error, info, warn};
+use tracing::error;
 use uuid::Uuid;
 
 use crate::catalog::{Catalog, ChangeError};
 use crate::config::Config;
-use crate::error::{self, StartError};
+use crate::error;
+use crate::founding;
 use crate::hooks::Hooks;
 use crate::internal::Internal;
 use crate::net::burst;
 use crate::net::connection::{Connection, Connections};
-use crate::net::listener;
 use crate::net::memory::Budget;
 use crate::partition::Partition;
 use crate::topics::{Topic, TopicPartition, Topics};
-use crate::{founding, reconcile};
 
-/// One tick of every group (the election timeout of data groups is ten of them and more).
-const TICK: Duration = Duration::from_millis(50);
 /// Producer ids taken from the controller at once.
 const PRODUCER_ID_BLOCK: u32 = 1000;
 /// The shortest wait for a new leader or a confirmation, whatever a request says.
@@ -86,7 +78,7 @@ pub(crate) struct NodeView {
 }
 
 impl Broker {
-    fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         let budget = Budget::new(config.request_memory_bytes, config.max_request_bytes);
         let (seed, _) = Uuid::new_v4().as_u64_pair();
         Self {
@@ -186,6 +178,27 @@ impl Broker {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Lets the threads end.
+    pub(crate) fn end_threads(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.wake_flusher();
+    }
+
+    /// To be told of what ends the process's service.
+    pub(crate) fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.fatal.subscribe()
+    }
+
+    /// Takes the opened data directory; false where there is one already.
+    pub(crate) fn set_runtime(&self, runtime: Runtime<Hooks>) -> bool {
+        self.runtime.set(runtime).is_ok()
+    }
+
+    /// Whom to wake when there is something to flush.
+    pub(crate) fn set_flusher(&self, flusher: thread::Thread) {
+        let _ = self.flusher.set(flusher);
     }
 
     /// Ends the process's service: nothing may be acknowledged any more.
@@ -438,278 +451,4 @@ impl Drop for Leave<'_> {
 
 fn deadline(wait: Duration) -> Instant {
     Instant::now() + wait
-}
-
-/// A broker that serves.
-#[derive(Debug)]
-pub struct Running {
-    broker: Arc<Broker>,
-    address: SocketAddr,
-    stop: watch::Sender<bool>,
-    accepting: tokio::task::JoinHandle<()>,
-    threads: Vec<thread::JoinHandle<()>>,
-}
-
-/// Starts a broker: returns when it accepts connections and can answer them.
-///
-/// # Errors
-/// See [`StartError`].
-pub async fn start(mut config: Config) -> Result<Running, StartError> {
-    let listener = listener::bind(config.listen, config.insecure)?;
-    let address = listener.local_addr().map_err(|source| StartError::Bind {
-        address: config.listen,
-        source,
-    })?;
-    config.listen = address;
-    let broker = Arc::new(Broker::new(config));
-    open(&broker).await?;
-    let threads = start_threads(&broker)?;
-    let (stop, stopped) = watch::channel(false);
-    let boot = async {
-        founding::found_or_join(&broker).await?;
-        reconcile::once(&broker).await;
-        tokio::spawn(reconcile::follow(Arc::clone(&broker), stopped.clone()));
-        for topic in broker.topics.all() {
-            broker.until_led(&topic).await;
-        }
-        Ok(())
-    };
-    let mut fatal = broker.fatal.subscribe();
-    let booted = tokio::select! {
-        booted = boot => booted,
-        why = until_fatal(&mut fatal) => Err(StartError::Fatal(why)),
-    };
-    let accepting = tokio::spawn(listener::accept(Arc::clone(&broker), listener, stopped));
-    let running = Running {
-        broker,
-        address,
-        stop,
-        accepting,
-        threads,
-    };
-    match booted {
-        Ok(()) => Ok(running),
-        Err(error) => {
-            let _ = running.stop().await;
-            Err(error)
-        }
-    }
-}
-
-async fn until_fatal(fatal: &mut watch::Receiver<Option<String>>) -> String {
-    match fatal.wait_for(Option::is_some).await {
-        Ok(why) => why.clone().unwrap_or_default(),
-        Err(_) => std::future::pending().await,
-    }
-}
-
-/// Starts a broker, says where it listens, and serves until `shutdown`.
-///
-/// # Errors
-/// See [`StartError`].
-pub async fn run(
-    config: Config,
-    ready: impl FnOnce(SocketAddr),
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), StartError> {
-    let running = start(config).await?;
-    ready(running.address());
-    let mut fatal = running.broker.fatal.subscribe();
-    tokio::select! {
-        () = shutdown => running.stop().await,
-        why = until_fatal(&mut fatal) => {
-            let _ = running.stop().await;
-            Err(StartError::Fatal(why))
-        }
-    }
-}
-
-impl Running {
-    /// Where it listens.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// How often the flusher was woken, for tests of what a produce costs.
-    #[must_use]
-    pub fn flusher_wakes(&self) -> u64 {
-        self.broker.runtime().flusher_wakes()
-    }
-
-    /// Stops: answers what has been asked, then makes everything durable and closes the data
-    /// directory cleanly.
-    ///
-    /// # Errors
-    /// Where the disk refuses, or had failed before.
-    pub async fn stop(self) -> Result<(), StartError> {
-        let Self {
-            broker,
-            stop,
-            mut accepting,
-            threads,
-            ..
-        } = self;
-        let _ = stop.send(true);
-        if tokio::time::timeout(broker.config.drain, &mut accepting)
-            .await
-            .is_err()
-        {
-            warn!("connections were cut off: they did not drain in time");
-            broker.connections.hang_up_all();
-            if tokio::time::timeout(Duration::from_secs(1), &mut accepting)
-                .await
-                .is_err()
-            {
-                accepting.abort();
-            }
-        }
-        broker.stopping.store(true, Ordering::SeqCst);
-        broker.wake_flusher();
-        let failed = broker.fatal.borrow().clone();
-        let closed = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                let _ = thread.join();
-            }
-            match failed {
-                Some(why) => Err(StartError::Fatal(why)),
-                None => broker
-                    .runtime()
-                    .close()
-                    .map_err(|e| StartError::Fatal(e.to_string())),
-            }
-        });
-        closed
-            .await
-            .unwrap_or_else(|e| Err(StartError::Fatal(e.to_string())))
-    }
-}
-
-fn data_error(path: &Path, what: impl ToString) -> StartError {
-    StartError::Data {
-        path: path.to_owned(),
-        what: what.to_string(),
-    }
-}
-
-/// Opens the data directory; commands that group 0 committed before are applied on the way.
-async fn open(broker: &Arc<Broker>) -> Result<(), StartError> {
-    let hooks = Arc::new(Hooks::new(Arc::downgrade(broker)));
-    let broker = Arc::clone(broker);
-    let opening = tokio::task::spawn_blocking(move || {
-        let data = broker.config.data_dir.clone();
-        prepare(&data)?;
-        let shards = match broker.config.shards {
-            0 => thread::available_parallelism().map_or(1, usize::from),
-            shards => shards,
-        };
-        let settings = NodeSettings {
-            node_id: broker.config.node_id,
-            kernel_boot_id: kernel_boot_id(),
-            new_directory_id: Uuid::new_v4(),
-            store: broker.config.store.clone(),
-            group: GroupConfig {
-                seed: broker.seed(),
-                ..GroupConfig::default()
-            },
-            shards,
-        };
-        let defaults = broker.config.topic.group_settings();
-        let disk = riverrun_storage::StdDisk::shared();
-        let (runtime, report) = Runtime::open(disk, &data, settings, |_| defaults.clone(), hooks)
-            .map_err(|e| data_error(&data, e))?;
-        for refused in &report.refused {
-            broker.refuse(refused.identity.group);
-        }
-        if report.unclean_power_loss {
-            warn!("the machine stopped hard since the last start");
-        }
-        if let Some(id) = report.cluster_id {
-            broker.set_cluster_id(id);
-        }
-        broker
-            .runtime
-            .set(runtime)
-            .map_err(|_| data_error(&data, "it was opened twice"))
-    });
-    opening
-        .await
-        .unwrap_or_else(|e| Err(StartError::Fatal(e.to_string())))
-}
-
-/// Creates the directory for its owner alone. A link in its place is refused: it may point anywhere.
-fn prepare(data: &Path) -> Result<(), StartError> {
-    match std::fs::symlink_metadata(data) {
-        Ok(found) if found.is_symlink() => Err(data_error(
-            data,
-            "it is a symbolic link; give the directory itself",
-        )),
-        Ok(found) if !found.is_dir() => Err(data_error(data, "it is not a directory")),
-        Ok(_) => Ok(()),
-        Err(_) => {
-            let mut builder = std::fs::DirBuilder::new();
-            builder.recursive(true).mode(0o700);
-            builder.create(data).map_err(|e| data_error(data, e))
-        }
-    }
-}
-
-/// What the kernel calls this boot: another one means that page caches were lost.
-fn kernel_boot_id() -> String {
-    let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    // Without it every start counts as after a power cut, which is the safe side.
-    read.map_or_else(|_| Uuid::new_v4().to_string(), |id| id.trim().to_owned())
-}
-
-fn start_threads(broker: &Arc<Broker>) -> Result<Vec<thread::JoinHandle<()>>, StartError> {
-    let spawn = |name: &str, body: fn(Weak<Broker>)| {
-        let broker = Arc::downgrade(broker);
-        let thread = thread::Builder::new().name(name.to_owned());
-        thread
-            .spawn(move || body(broker))
-            .map_err(StartError::Thread)
-    };
-    let flusher = spawn("flusher", flush)?;
-    let _ = broker.flusher.set(flusher.thread().clone());
-    flusher.thread().unpark();
-    let ticker = spawn("ticker", tick)?;
-    Ok(vec![flusher, ticker])
-}
-
-/// The flusher: a round starts when the last one ends and takes all that has come meanwhile.
-fn flush(broker: Weak<Broker>) {
-    while let Some(broker) = broker.upgrade().filter(|broker| !broker.is_stopping()) {
-        match burst::run(&broker, || broker.runtime().flush_once()) {
-            Ok(true) => {}
-            Ok(false) => {
-                drop(broker);
-                thread::park();
-            }
-            Err(error) => {
-                broker.fail(&format!("the node's write-ahead log failed: {error}"));
-                return;
-            }
-        }
-    }
-}
-
-fn tick(broker: Weak<Broker>) {
-    while let Some(broker) = broker.upgrade().filter(|broker| !broker.is_stopping()) {
-        burst::run(&broker, || broker.runtime().tick());
-        drop(broker);
-        thread::sleep(TICK);
-    }
-}
-
-/// Says what was started, in a few lines.
-pub(crate) fn announce(broker: &Broker, founded: bool) {
-    let config = &broker.config;
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        data = %config.data_dir.display(),
-        cluster = broker.cluster_id(),
-        node = config.node_id,
-        founded,
-        "serving"
-    );
 }

@@ -11,7 +11,7 @@ use riverrun_replication::node::GroupOrder;
 use riverrun_storage::LogIdentity;
 use uuid::Uuid;
 
-use crate::broker::{self, Broker};
+use crate::broker::Broker;
 use crate::error::StartError;
 
 /// The controller's own group and the topic id of its log, which is no topic of the image.
@@ -37,7 +37,7 @@ pub(crate) async fn found_or_join(broker: &Arc<Broker>) -> Result<(), StartError
         .applied_through(published.high_watermark)
         .await;
     register(broker).await?;
-    broker::announce(broker, founded);
+    crate::start::announce(broker, founded);
     Ok(())
 }
 

@@ -5,7 +5,8 @@
 //!
 //! | File | Thing |
 //! |---|---|
-//! | `broker` | assembly, start and stop; what handlers ask of the node |
+//! | `broker` | the parts of a running node, and what handlers ask of it |
+//! | `start` | in which order the parts come up and go down |
 //! | `founding` | the first start, and the registration of every start |
 //! | `catalog` | the controller's image on this node, and how it is changed |
 //! | `reconcile` | makes the node what the image says |
@@ -35,8 +36,9 @@ mod kafka;
 mod net;
 mod partition;
 mod reconcile;
+mod start;
 mod topics;
 
-pub use broker::{Running, run, start};
 pub use config::Config;
 pub use error::StartError;
+pub use start::{Running, run, start};
