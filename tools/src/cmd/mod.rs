@@ -7,7 +7,7 @@ mod produce;
 mod topic;
 
 use std::{
-    io,
+    io::{self, IsTerminal},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -55,6 +55,7 @@ fn trace(default: &str) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .try_init();
 }
 

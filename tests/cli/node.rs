@@ -1,0 +1,189 @@
+//! A `riverrun dev` of our own, on a port of its own.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The binary that cargo has just built.
+pub(crate) const RIVERRUN: &str = env!("CARGO_BIN_EXE_riverrun");
+
+/// How long anything here may take before it counts as hung.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running node; killed when dropped.
+pub(crate) struct Node {
+    child: Child,
+    /// What it printed up to and with the three lines to paste.
+    pub(crate) greeting: Vec<String>,
+    pub(crate) address: String,
+    _data: Option<tempfile::TempDir>,
+}
+
+impl Node {
+    /// On an empty directory that is removed with it.
+    pub(crate) fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut node = Self::start_on(data.path());
+        node._data = Some(data);
+        node
+    }
+
+    /// On a temporary directory that the node makes, and removes if it ends in peace.
+    pub(crate) fn start_temporary() -> Self {
+        Self::spawn(Command::new(RIVERRUN).args(["dev", "--kafka", "127.0.0.1:0"]))
+    }
+
+    pub(crate) fn start_on(data: &Path) -> Self {
+        let mut command = Command::new(RIVERRUN);
+        command.args(["dev", "--kafka", "127.0.0.1:0", "--data"]);
+        Self::spawn(command.arg(data))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut errors = child.stderr.take().unwrap();
+        let errors = thread::spawn(move || {
+            let mut text = String::new();
+            let _ = errors.read_to_string(&mut text);
+            text
+        });
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut greeting: Vec<String> = Vec::new();
+        while greeting.iter().filter(|l| l.starts_with("  ")).count() < 3 {
+            let Some(Ok(line)) = lines.next() else {
+                let _ = child.kill();
+                panic!("dev ended: {greeting:?} {}", errors.join().unwrap());
+            };
+            greeting.push(line);
+        }
+        // What it prints later must not fill the pipe.
+        thread::spawn(move || lines.for_each(drop));
+        let address = greeting[0]
+            .strip_prefix("listening on kafka://")
+            .unwrap()
+            .to_owned();
+        Self {
+            child,
+            greeting,
+            address,
+            _data: None,
+        }
+    }
+
+    /// Runs `riverrun` with these arguments (split at spaces) against this node.
+    pub(crate) fn run(&self, line: &str) -> Run {
+        self.feed(line, b"")
+    }
+
+    /// The same with standard input.
+    pub(crate) fn feed(&self, line: &str, input: &[u8]) -> Run {
+        let args: Vec<_> = line.split(' ').collect();
+        run_with(&self.address, &args, input)
+    }
+
+    /// Ends the node without a warning.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks the node to end, and waits until it has.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        let kill = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
+        assert!(kill.success());
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(begun.elapsed() < PATIENCE, "it does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Run {
+    /// What it printed, if it succeeded.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "{}{}", self.out, self.err);
+        self.out
+    }
+
+    /// What it printed, line by line.
+    #[track_caller]
+    pub(crate) fn lines(self) -> Vec<String> {
+        self.ok().lines().map(str::to_owned).collect()
+    }
+
+    /// What it said of its failure, which must name a next step.
+    #[track_caller]
+    pub(crate) fn failed(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
+        self.err
+    }
+}
+
+/// Runs `riverrun` with brokers from the environment.
+pub(crate) fn run_with(brokers: &str, args: &[&str], input: &[u8]) -> Run {
+    let mut command = Command::new(RIVERRUN);
+    let mut child = command
+        .args(args)
+        .env("RIVERRUN_BROKERS", brokers)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // A command that stops reading closes its end, which is its good right.
+    let feeder = thread::spawn(move || drop(stdin.write_all(&input)));
+    let id = child.id();
+    let (done, waited) = std::sync::mpsc::channel::<()>();
+    let watch = thread::spawn(move || {
+        if waited.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            let _ = Command::new("kill").args(["-9", &id.to_string()]).status();
+        }
+    });
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = child.wait_with_output().unwrap();
+    drop(done);
+    watch.join().unwrap();
+    feeder.join().unwrap();
+    Run {
+        code: status.code(),
+        out: String::from_utf8_lossy(&stdout).into_owned(),
+        err: String::from_utf8_lossy(&stderr).into_owned(),
+    }
+}
