@@ -1097,7 +1097,7 @@ impl Group {
                 let changes = conf::decode_change(&entry.payload)
                     .unwrap_or_else(|e| panic!("group {}: a committed change: {e}", self.id));
                 match self.node.apply_conf_change(&conf::conf_change(&changes)) {
-                    Ok(conf) => self.node.mut_store().set_applied_conf(index, conf),
+                    Ok(conf) => self.take_conf(index, conf),
                     Err(error) => {
                         tracing::error!(group = self.id, index, %error, "a membership change is void");
                         let conf = self.conf().1.clone();
@@ -1109,6 +1109,17 @@ impl Group {
             self.applied = index;
             self.out.committed.push(entry);
             self.node.advance_apply_to(index);
+        }
+    }
+
+    fn take_conf(&mut self, index: u64, conf: ConfState) {
+        let out = !conf::members(&conf).contains(&self.replica);
+        self.node.mut_store().set_applied_conf(index, conf);
+        // A leader that has removed itself has nothing to count any more, and the library would
+        // look for its own progress and find none.
+        if out && self.is_leader() {
+            let term = self.term();
+            self.node.raft.become_follower(term, 0);
         }
     }
 

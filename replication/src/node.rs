@@ -198,6 +198,13 @@ impl Node {
         }
         for record in groups.into_values() {
             let identity = record.identity.clone();
+            tracing::debug!(
+                group = identity.group,
+                durable_index = record.durable_index,
+                entries = record.entries.len(),
+                cut = record.unfinished_cut,
+                "what the node store knows"
+            );
             match node.open_group(&record, group_settings(&identity)) {
                 Ok(partition) => opened.partitions.push(partition),
                 Err(error) => {
@@ -282,7 +289,16 @@ impl Node {
     ) -> Result<Partition, OpenError> {
         let dir = self.directory_of(&record.identity);
         let (log, recovery) = Log::open(self.disk.clone(), &dir, record, settings.log.clone())?;
-        tracing::debug!(group = record.identity.group, ?recovery, "recovered a log");
+        tracing::debug!(
+            group = record.identity.group,
+            replica = record.identity.replica,
+            durable_index = record.durable_index,
+            last_index = log.last_index(),
+            may_be_short = record.may_be_short,
+            recovering = record.recovering,
+            ?recovery,
+            "recovered a log"
+        );
         self.store
             .log_opened(record.identity.group, log.last_index());
         self.start_group(record, log, dir, settings)

@@ -861,7 +861,8 @@ impl World {
             .shards
             .get(shard)
             .and_then(|shard| shard.partition(group))
-            .map_or(0, |partition| partition.group().commit());
+            // Not the commit index: that may lie above entries which are still to be cut here.
+            .map_or(0, |partition| partition.group().applied());
         let Some(view) = process.views.get_mut(&group) else { return };
         self.trace.note(&[node as u64, group, commit, published.term]);
         let mut checked = Ok(());

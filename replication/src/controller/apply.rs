@@ -303,7 +303,11 @@ impl Controller {
                 next_replica = next_replica.checked_add(1).ok_or(Rejection::Exhausted)?;
             }
             let first_voters = replicas.iter().map(|replica| replica.replica).collect();
-            made.push(PartitionImage { group: next_group, first_voters, replicas });
+            made.push(PartitionImage {
+                group: next_group,
+                first_voters,
+                replicas,
+            });
             next_group = next_group.checked_add(1).ok_or(Rejection::Exhausted)?;
         }
         self.image.next_group = next_group;

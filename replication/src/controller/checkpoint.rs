@@ -255,7 +255,11 @@ fn from_message(message: ImageMessage, next_offset: i64) -> Result<Image, BadChe
                 });
             }
             let first_voters = partition.first_voters;
-            partitions.push(PartitionImage { group: partition.group, first_voters, replicas: members });
+            partitions.push(PartitionImage {
+                group: partition.group,
+                first_voters,
+                replicas: members,
+            });
         }
         let name = topic.name.clone();
         let made = TopicImage {
