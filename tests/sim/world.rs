@@ -868,9 +868,22 @@ impl World {
         let mut checked = Ok(());
         while view.checked < commit.min(view.last()) && checked.is_ok() {
             view.checked += 1;
-            if let Some(mark) = view.get(view.checked) {
-                checked = self.invariants.committed.commits(group, node, mark, &self.history);
+            let Some(mark) = view.get(view.checked) else { continue };
+            let committed = &mut self.invariants.committed;
+            // A follower may apply what a shortened group's new leader has not applied itself yet.
+            let known = committed.log(group).and_then(|log| log.at_index(mark.index)).copied();
+            if let Some(known) = known
+                && known.term < mark.term
+                && self.excused.contains(&group)
+            {
+                let gone = committed.forgive(group, mark.term, mark.index - 1);
+                self.summary.lost_from_memory +=
+                    gone.iter().filter(|mark| mark.is_data()).count() as u64;
+                let end = committed.log(group).map_or(0, |log| log.end_offset());
+                self.invariants.watermarks.forgive(group, end);
+                self.invariants.confirmed.forgive(group);
             }
+            checked = self.invariants.committed.commits(group, node, mark, &self.history);
         }
         if checked.is_ok()
             && commit <= view.last()
