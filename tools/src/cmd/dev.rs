@@ -1,6 +1,5 @@
 //! `riverrun dev`: one node for development.
 
-use std::future::Future;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
@@ -70,20 +69,18 @@ fn signals() -> anyhow::Result<(Signal, Signal)> {
 }
 
 /// Ends with the first signal; a second one ends the process at once.
-fn stopped(mut interrupt: Signal, mut terminate: Signal) -> impl Future<Output = ()> {
-    async move {
+async fn stopped(mut interrupt: Signal, mut terminate: Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tokio::spawn(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            std::process::exit(1);
-        });
-    }
+        std::process::exit(1);
+    });
 }
 
 fn announce(address: SocketAddr, data: &Path, temporary: bool) -> io::Result<()> {

@@ -22,8 +22,10 @@ use crate::{
 
 /// Longest line: what fits into a request with room for the rest of a record.
 const MAX_LINE_BYTES: u64 = (1 << 20) - 4096;
-/// Lines read ahead of the producer.
-const LINES_AHEAD: usize = 256;
+/// Bytes of one read from standard input.
+const READ_BYTES: usize = 64 << 10;
+/// Such reads ahead of the producer.
+const READS_AHEAD: usize = 16;
 /// Records sent and not answered for.
 const MAX_UNANSWERED: usize = 50_000;
 
@@ -48,83 +50,101 @@ pub(super) async fn run(global: &Global, args: ProduceArgs) -> anyhow::Result<()
         delivery_timeout: client.config().operation_timeout,
         ..ProducerConfig::default()
     };
-    let producer = Producer::new(client, config)?;
-    let mut lines = read_lines();
-    let shape = Shape::new(&args);
-    let mut report = Report {
-        out: (!args.quiet).then(output::stdout),
-        format: global.format,
+    let mut session = Session {
+        producer: Producer::new(client, config)?,
+        shape: Shape::new(&args),
+        report: Report {
+            out: (!args.quiet).then(output::stdout),
+            format: global.format,
+        },
+        unanswered: VecDeque::new(),
+        number: 0,
     };
-    let mut unanswered: VecDeque<(u64, Delivery)> = VecDeque::new();
-    let mut failure = None;
-    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
-    let mut number = 0;
-    loop {
-        // What is answered is reported before anything is waited for.
-        while failure.is_none()
-            && unanswered
-                .front()
-                .is_some_and(|(_, d)| d.try_get().is_some())
-        {
-            failure = answer(&mut unanswered, &mut report).await;
+    let mut failure = tokio::select! {
+        sent = session.send_all(read_lines()) => sent.err(),
+        // No more lines; what was sent is answered for. A second one ends the process.
+        _ = tokio::signal::ctrl_c() => {
+            tokio::spawn(async {
+                let _ = tokio::signal::ctrl_c().await;
+                std::process::exit(130);
+            });
+            None
         }
-        if failure.is_some() {
-            break;
-        }
-        let full = unanswered.len() >= MAX_UNANSWERED;
-        tokio::select! {
-            biased;
-            _ = &mut interrupted => break,
-            line = lines.recv(), if !full => {
-                let Some(line) = line else { break };
-                number += 1;
-                let sent = match line {
-                    Ok(line) => producer.send(shape.record(line)).await.map_err(anyhow::Error::from),
-                    Err(error) => Err(error),
-                };
-                match sent.with_context(|| format!("line {number}")) {
-                    Ok(delivery) => unanswered.push_back((number, delivery)),
-                    Err(error) => {
-                        failure = Some(error);
-                        break;
-                    }
-                }
-            }
-            () = idle(&unanswered), if !unanswered.is_empty() => {}
-        }
-        if lines.is_empty() {
-            report.flush()?;
-        }
-    }
+    };
     // Whatever stopped us, what was sent before it is answered for.
-    producer.flush().await;
-    while !unanswered.is_empty() {
-        let failed = answer(&mut unanswered, &mut report).await;
-        failure = failure.or(failed);
+    session.producer.flush().await;
+    while !session.unanswered.is_empty() {
+        let answered = session.answer().await;
+        failure = failure.or(answered.err());
     }
-    report.flush()?;
-    producer.close().await;
+    session.report.flush()?;
+    session.producer.close().await;
     failure.map_or(Ok(()), Err)
 }
 
-/// Waits until the oldest record is answered.
-async fn idle(unanswered: &VecDeque<(u64, Delivery)>) {
-    if let Some((_, delivery)) = unanswered.front() {
-        delivery.ready().await;
+/// Lines on their way to be records, and records on their way to be answered.
+struct Session {
+    producer: Producer,
+    shape: Shape,
+    report: Report,
+    /// Records in the order of their lines, each with its line's number.
+    unanswered: VecDeque<(u64, Delivery)>,
+    number: u64,
+}
+
+impl Session {
+    /// Sends every line, and reports records as they are answered.
+    async fn send_all(&mut self, mut lines: mpsc::Receiver<Lines>) -> anyhow::Result<()> {
+        loop {
+            while self.oldest_is_answered() {
+                self.answer().await?;
+            }
+            if lines.is_empty() {
+                self.report.flush()?;
+            }
+            let full = self.unanswered.len() >= MAX_UNANSWERED;
+            tokio::select! {
+                biased;
+                read = lines.recv(), if !full => {
+                    let Some(Lines { lines, failed }) = read else { return Ok(()) };
+                    for line in lines {
+                        self.number += 1;
+                        let sent = self.producer.send(self.shape.record(line)).await;
+                        let delivery = sent.with_context(|| format!("line {}", self.number))?;
+                        self.unanswered.push_back((self.number, delivery));
+                    }
+                    if let Some(error) = failed {
+                        return Err(error.context(format!("line {}", self.number + 1)));
+                    }
+                }
+                () = oldest(&self.unanswered), if !self.unanswered.is_empty() => {}
+            }
+        }
+    }
+
+    fn oldest_is_answered(&self) -> bool {
+        let oldest = self.unanswered.front();
+        oldest.is_some_and(|(_, delivery)| delivery.try_get().is_some())
+    }
+
+    /// Takes the oldest record's answer in.
+    async fn answer(&mut self) -> anyhow::Result<()> {
+        let Some((number, delivery)) = self.unanswered.pop_front() else {
+            return Ok(());
+        };
+        let written = match delivery.wait().await {
+            Ok(metadata) => self.report.written(&metadata),
+            Err(error) => Err(error.into()),
+        };
+        written.with_context(|| format!("line {number}"))
     }
 }
 
-/// Takes the oldest record's answer in, and returns what went wrong with it.
-async fn answer(
-    unanswered: &mut VecDeque<(u64, Delivery)>,
-    report: &mut Report,
-) -> Option<anyhow::Error> {
-    let (number, delivery) = unanswered.pop_front()?;
-    let written = match delivery.wait().await {
-        Ok(metadata) => report.written(&metadata),
-        Err(error) => Err(error.into()),
-    };
-    written.with_context(|| format!("line {number}")).err()
+/// Waits until the oldest record is answered.
+async fn oldest(unanswered: &VecDeque<(u64, Delivery)>) {
+    if let Some((_, delivery)) = unanswered.front() {
+        delivery.ready().await;
+    }
 }
 
 /// How a line becomes a record.
@@ -217,14 +237,31 @@ impl Report {
     }
 }
 
+/// Lines that were there to be read at once, and what ended the input if it did not end in peace.
+struct Lines {
+    lines: Vec<Bytes>,
+    failed: Option<anyhow::Error>,
+}
+
 /// Reads standard input on a thread of its own: it cannot be waited for in any other way.
-fn read_lines() -> mpsc::Receiver<anyhow::Result<Bytes>> {
-    let (lines, receiver) = mpsc::channel(LINES_AHEAD);
+fn read_lines() -> mpsc::Receiver<Lines> {
+    let (sender, receiver) = mpsc::channel(READS_AHEAD);
     std::thread::spawn(move || {
-        let mut input = BufReader::with_capacity(64 << 10, io::stdin().lock());
-        while let Some(line) = next_line(&mut input).transpose() {
-            let failed = line.is_err();
-            if lines.blocking_send(line).is_err() || failed {
+        let mut input = BufReader::with_capacity(READ_BYTES, io::stdin().lock());
+        loop {
+            let mut lines = Vec::new();
+            let failed = loop {
+                match next_line(&mut input) {
+                    Ok(Some(line)) => lines.push(line),
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
+                if !input.buffer().contains(&b'\n') {
+                    break None;
+                }
+            };
+            let ended = failed.is_some() || lines.is_empty();
+            if sender.blocking_send(Lines { lines, failed }).is_err() || ended {
                 return;
             }
         }
