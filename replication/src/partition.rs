@@ -156,6 +156,8 @@ pub struct Partition {
     lag_ticks: u32,
     /// The disk has no room for what was appended last.
     full: bool,
+    /// (index, offset) of a snapshot: the watermark goes there when the log has begun again.
+    after_reset: Option<(u64, i64)>,
 }
 
 #[derive(Debug, Default)]
@@ -232,6 +234,7 @@ impl Partition {
             unflushed_records: 0,
             lag_ticks: 600,
             full: false,
+            after_reset: None,
         }
     }
 
@@ -689,7 +692,7 @@ impl Partition {
         if let Some(snapshot) = did.reset {
             self.producers = ProducerState::decode(&snapshot.producers).unwrap_or_default();
             self.applied = snapshot.index;
-            self.high_watermark = self.high_watermark.max(snapshot.offset);
+            self.after_reset = Some((snapshot.index, snapshot.offset));
             self.rolled.clear();
         }
         if !did.writes.is_empty() {
@@ -826,6 +829,12 @@ impl Partition {
     }
 
     fn publish(&mut self, out: &mut Vec<Effect>) {
+        if let Some((index, offset)) = self.after_reset
+            && self.group.applied() >= index
+        {
+            self.high_watermark = self.high_watermark.max(offset);
+            self.after_reset = None;
+        }
         let now = self.snapshot_of_published();
         let before = self.handle.published();
         if now == before {

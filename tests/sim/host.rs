@@ -235,8 +235,9 @@ pub struct Host {
     pub clock_permille: u64,
     /// The machine stops in the middle of a call.
     pub fuse: Fuse,
-    /// A copy of its disk to be rolled back to.
-    pub backup: Option<MemSnapshot>,
+    /// A copy of its disk to be rolled back to, and the life in which it was made. Within the same
+    /// life nothing tells a copy from the original: the next start is the first to know (R3).
+    pub backup: Option<(u64, MemSnapshot)>,
     /// Durable lengths of its files before the last flush round but one, and before the last.
     pub durable_lengths: [BTreeMap<PathBuf, u64>; 2],
     /// Counts its data directories: a new one after its disk was lost.

@@ -169,12 +169,17 @@ impl World {
     fn hurt_victim(&mut self, fault: Fault) {
         let victim = self.plan.victim;
         let backup = self.nemesis.rng.coin();
-        if fault == Fault::RollBack && self.hosts.get(victim).is_some_and(|h| h.backup.is_none() || backup)
+        if fault == Fault::RollBack
+            && let Some(host) = self.hosts.get_mut(victim)
         {
-            if let Some(host) = self.hosts.get_mut(victim) {
-                host.backup = Some(host.disk.snapshot());
+            // A copy of this life cannot be told from the original, so it is not put back yet.
+            let usable = host.backup.as_ref().is_some_and(|(life, _)| *life < host.life);
+            if host.backup.is_none() || (usable && backup) {
+                host.backup = Some((host.life, host.disk.snapshot()));
             }
-            return;
+            if backup || !usable {
+                return;
+            }
         }
         self.lose_power(victim);
         match fault {
@@ -183,7 +188,7 @@ impl World {
                 self.memory_lost(victim);
                 self.nemesis.damaged.insert(victim);
                 if let Some(host) = self.hosts.get_mut(victim)
-                    && let Some(backup) = host.backup.take()
+                    && let Some((_, backup)) = host.backup.take()
                 {
                     host.disk.restore(&backup);
                     host.disk.crash(1, &riverrun_storage::disk::mem::CrashModel::LOSE_ALL);
