@@ -524,3 +524,24 @@ async fn a_broker_that_is_not_ready_yet_is_asked_again() {
     let mut consumer = consumer(&broker, Start::Offset(0), ConsumerConfig::default()).await;
     assert_eq!(read(&mut consumer, 5).await.len(), 5);
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_for_long_is_said_and_still_tried() {
+    let broker = filled(5).await;
+    broker.state.lock().is_leaderless = true;
+    let client = Client::new(ClientConfig {
+        operation_timeout: Duration::from_millis(200),
+        retry_backoff: Duration::from_millis(5),
+        ..ClientConfig::new([broker.address.clone()])
+    })
+    .unwrap();
+    let mut consumer = Consumer::new(client, ConsumerConfig::default()).unwrap();
+    consumer
+        .assign([(place(), Start::Offset(0))])
+        .await
+        .unwrap();
+    let error = consumer.next().await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::LeaderNotAvailable), "{error}");
+    broker.state.lock().is_leaderless = false;
+    assert_eq!(read(&mut consumer, 5).await.len(), 5);
+}

@@ -160,7 +160,7 @@ impl Fetcher {
             return None;
         }
         let mut next: Option<Instant> = None;
-        let mut leaderless = false;
+        let mut leaderless = Vec::new();
         let mut by_node: BTreeMap<i32, Vec<Asked>> = BTreeMap::new();
         for (place, partition) in &self.partitions {
             if partition.stopped || partition.in_flight {
@@ -175,7 +175,7 @@ impl Fetcher {
             let (Some(topic), Some(known), Some(leader)) =
                 (&topic, known, known.and_then(|p| p.leader))
             else {
-                leaderless = true;
+                leaderless.push((place.clone(), partition.generation));
                 continue;
             };
             if self.busy.contains(&leader) {
@@ -194,9 +194,14 @@ impl Fetcher {
         for (node, asked) in by_node {
             self.fetch(node, asked);
         }
-        if leaderless {
+        if !leaderless.is_empty() {
             let again = self.refresh(now);
             next = next.into_iter().chain([again]).min();
+        }
+        for (place, generation) in leaderless {
+            let what = format!("{}/{}", place.topic, place.partition);
+            let error = Error::refused(what, ErrorCode::LeaderNotAvailable, None);
+            self.lasting(&place, generation, &error, now);
         }
         next
     }
@@ -334,32 +339,36 @@ impl Fetcher {
     /// Tries again after a pause, with newer metadata; says so when it has been failing for long.
     fn failed(&mut self, asked: &Asked, error: &Error) {
         let now = Instant::now();
-        let (max, patience) = (
-            self.client.config().retry_backoff_max,
-            self.client.config().operation_timeout,
-        );
+        let max = self.client.config().retry_backoff_max;
         let Some(partition) = self.current(&asked.place, asked.generation) else {
             return;
         };
         partition.in_flight = false;
         partition.not_before = now + partition.pause;
         partition.pause = (partition.pause * 2).min(max);
-        let since = *partition.failing_since.get_or_insert(now);
-        tracing::debug!(%error, topic = asked.place.topic, partition = asked.place.partition, "fetch failed");
-        if now.duration_since(since) >= patience {
-            partition.failing_since = Some(now);
-            let what = format!(
-                "{}/{} could not be read",
-                asked.place.topic, asked.place.partition
-            );
-            let error = Error::GaveUp {
-                what,
-                after: patience,
-                last: Some(Box::new(error.clone())),
-            };
-            self.hand(&asked.place, asked.generation, 0, Err(error));
-        }
+        let TopicPartition { topic, partition } = &asked.place;
+        tracing::debug!(%error, topic, partition, "fetch failed");
+        self.lasting(&asked.place, asked.generation, error, now);
         self.refresh(now);
+    }
+
+    /// Says that a partition cannot be read, once it has been so for long; it is still tried.
+    fn lasting(&mut self, place: &TopicPartition, generation: u64, error: &Error, now: Instant) {
+        let patience = self.client.config().operation_timeout;
+        let Some(partition) = self.current(place, generation) else {
+            return;
+        };
+        let since = *partition.failing_since.get_or_insert(now);
+        if now.duration_since(since) < patience {
+            return;
+        }
+        partition.failing_since = Some(now);
+        let error = Error::GaveUp {
+            what: format!("{}/{} could not be read", place.topic, place.partition),
+            after: patience,
+            last: Some(Box::new(error.clone())),
+        };
+        self.hand(place, generation, 0, Err(error));
     }
 
     /// Hands an error over and reads the partition no further until it is sought.

@@ -73,6 +73,8 @@ pub struct State {
     /// Requests seen, by API and version.
     pub seen: Vec<(ApiKey, i16)>,
     pub log_start: i64,
+    /// Whether partitions have no leader.
+    pub is_leaderless: bool,
     next_producer_id: i64,
     port: u16,
     /// The last five batches of each partition and producer id.
@@ -99,6 +101,7 @@ impl Broker {
             max_api_versions: i16::MAX,
             seen: Vec::new(),
             log_start: 0,
+            is_leaderless: false,
             next_producer_id: 100,
             port,
             sequences: BTreeMap::new(),
@@ -311,7 +314,7 @@ impl State {
                 partitions: (0..if known { self.partitions } else { 0 })
                     .map(|partition_index| MetadataResponsePartition {
                         partition_index,
-                        leader_id: 1,
+                        leader_id: if self.is_leaderless { -1 } else { 1 },
                         leader_epoch: 4,
                         replica_nodes: vec![1],
                         isr_nodes: vec![1],
