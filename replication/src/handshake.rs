@@ -33,6 +33,11 @@ impl Partition {
         };
         match life {
             Life::Over => return,
+            Life::Mistaken => {
+                // A learner campaigns never and would not be heard of otherwise: any word of this
+                // life makes the other one ask for an introduction.
+                return self.say_hello(from, 0, out);
+            }
             Life::Known => {}
             Life::New => {
                 self.group.unreachable(from);

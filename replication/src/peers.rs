@@ -31,6 +31,8 @@ pub struct Peers {
 pub enum Life {
     /// It is from a life that is over, or for one: drop it.
     Over,
+    /// It is for an earlier life of this node, from somebody who does not know of this one.
+    Mistaken,
     /// It is from the life that is known.
     Known,
     /// It is the first of a new life.
@@ -58,8 +60,11 @@ impl Peers {
     /// be, 0 where it does not know.
     pub fn hear(&mut self, replica: u64, from: u64, to: u64, own: u64) -> Life {
         let peer = self.peers.entry(replica).or_default();
-        if (to != 0 && to != own) || from < peer.incarnation {
+        if from < peer.incarnation || to > own {
             return Life::Over;
+        }
+        if to != 0 && to != own {
+            return Life::Mistaken;
         }
         peer.silent_ticks = 0;
         if from == peer.incarnation {

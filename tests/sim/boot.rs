@@ -129,8 +129,10 @@ impl World {
         let mut inputs = Vec::new();
         for partition in opened.partitions {
             let group = partition.id();
-            if let Some(handle) = process.node.handle(group) {
-                self.found(node, &mut process, &handle);
+            if let Some(handle) = process.node.handle(group)
+                && !self.found(node, &mut process, &handle)
+            {
+                continue;
             }
             inputs.push(process.place(group, Input::Add(Box::new(partition))));
         }
@@ -144,14 +146,23 @@ impl World {
         self.reconcile(node);
     }
 
-    /// What recovery found in a replica's files is held against what was ever written.
-    fn found(&mut self, node: usize, process: &mut Process, handle: &PartitionHandle) {
+    /// What recovery found in a replica's files is held against what was ever written. False where
+    /// they are damaged.
+    fn found(&mut self, node: usize, process: &mut Process, handle: &PartitionHandle) -> bool {
         let group = handle.group();
         let view = match View::read(handle.reader()) {
             Ok(view) => view,
+            Err(_) if self.nemesis.may_be_damaged(node) => {
+                // A flipped bit in an old batch is met when it is read.
+                process.refused.insert(group, handle.replica());
+                self.operator.is_lost(group, handle.replica(), node);
+                self.mark_short(group, node);
+                return false;
+            }
             Err(error) => {
                 let detail = format!("group {group} on node {node}: {error}");
-                return self.check(Err(Violation::new("what_recovery_accepts_can_be_read", detail)));
+                self.check(Err(Violation::new("what_recovery_accepts_can_be_read", detail)));
+                return false;
             }
         };
         let mut before = None;
@@ -162,13 +173,15 @@ impl World {
             let checked = follows.and_then(|()| self.invariants.bytes.saw(group, node, mark));
             before = Some(mark);
             if checked.is_err() {
-                return self.check(checked);
+                self.check(checked);
+                return false;
             }
         }
         process.views.insert(group, view);
         if group == CONTROLLER {
             self.replay(node, process, handle);
         }
+        true
     }
 
     /// The commands that were committed before this start.

@@ -237,6 +237,7 @@ impl World {
             .map(|(node, _)| *node);
         let free = (0..self.plan.nodes).find(|node| {
             Some(*node) != learner
+                && !(self.plan.endangers(*node) && partition.replicas.len() <= 2)
                 && self.process(*node).is_some()
                 && !partition.replicas.iter().any(|replica| replica.node == node_id(*node))
         })?;

@@ -273,6 +273,11 @@ impl Plan {
             return;
         }
         let (nodes, victim) = (self.nodes, self.victim);
+        // Where a majority lost its memory, a caching group waits for every voter (R2): none of them
+        // may be gone for good.
+        for group in self.groups.iter_mut().filter(|group| group.voters.contains(&victim)) {
+            group.caching = false;
+        }
         for group in self.groups.iter_mut().filter(|group| group.voters.len() <= 2) {
             let mut others = (0..nodes).filter(|node| *node != victim);
             let spare = others.find(|node| !group.voters.contains(node));
@@ -287,6 +292,12 @@ impl Plan {
                 group.learner = Some(victim);
             }
         }
+    }
+
+    /// Whether something durable may be lost on a node.
+    #[must_use]
+    pub fn endangers(&self, node: usize) -> bool {
+        node == self.victim && self.faults.iter().any(|(fault, _)| fault.hurts_the_victim())
     }
 
     /// Whether a class is switched on.
@@ -386,6 +397,8 @@ fn fault_classes(rng: &mut Rng, nodes: usize, bench: bool) -> Vec<(Fault, u64)> 
                     | Fault::WipeDisk
                     | Fault::RollBack
                     | Fault::DeleteDirectory
+                    | Fault::SyncError
+                    | Fault::WriteError
                     | Fault::Move
                     | Fault::Transfer
             );

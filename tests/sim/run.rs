@@ -55,6 +55,7 @@ pub fn run(seed: u64, options: &Options, bug: Option<Bug>) -> Outcome {
 pub fn run_plan(plan: Plan, bug: Option<Bug>) -> Outcome {
     let _planted = Planted::plant(bug);
     let seed = plan.seed;
+    tracing::info!(?plan, "the plan");
     let mut world = World::new(plan);
     let mut looked_us = 0;
     while world.step() {

@@ -452,7 +452,11 @@ impl World {
     fn fenced(&mut self, node: usize, process: &mut Process, group: u64, why: &str) {
         self.summary.fenced += 1;
         process.node.fence(group);
-        if !process.failed.contains(&group) {
+        if self.nemesis.may_be_damaged(node) {
+            if let Some(handle) = process.node.handle(group) {
+                self.operator.is_lost(group, handle.replica(), node);
+            }
+        } else if !process.failed.contains(&group) {
             let detail = format!("group {group} on node {node}: {why}");
             self.check(Err(Violation::new("no_group_panics", detail)));
         }
@@ -857,18 +861,22 @@ impl World {
             }
         }
         let shard = process.shard_of(group);
-        let commit = process
-            .shards
-            .get(shard)
-            .and_then(|shard| shard.partition(group))
-            // Not the commit index: that may lie above entries which are still to be cut here.
-            .map_or(0, |partition| partition.group().applied());
+        let Some(partition) =
+            process.shards.get(shard).and_then(|shard| shard.partition(group))
+        else {
+            return;
+        };
+        let raft = partition.group();
+        let commit = raft.commit();
         let Some(view) = process.views.get_mut(&group) else { return };
         self.trace.note(&[node as u64, group, commit, published.term]);
         let mut checked = Ok(());
         while view.checked < commit.min(view.last()) && checked.is_ok() {
-            view.checked += 1;
-            let Some(mark) = view.get(view.checked) else { continue };
+            // What is in the files may be about to be cut: then the log is ahead of them.
+            let Some(mark) = view.get(view.checked + 1) else { break };
+            if raft.log().term_of(mark.index) != Some(mark.term) {
+                break;
+            }
             let committed = &mut self.invariants.committed;
             // A follower may apply what a shortened group's new leader has not applied itself yet.
             let known = committed.log(group).and_then(|log| log.at_index(mark.index)).copied();
@@ -884,11 +892,10 @@ impl World {
                 self.invariants.confirmed.forgive(group);
             }
             checked = self.invariants.committed.commits(group, node, mark, &self.history);
+            view.checked += 1;
         }
-        if checked.is_ok()
-            && commit <= view.last()
-            && let Some(committed) = view.offset_after(commit)
-        {
+        if checked.is_ok() {
+            let committed = raft.log().offset_after(commit);
             checked = served::shows(group, node, published.high_watermark, committed);
         }
         if published.ready && published.role == Role::Leader && checked.is_ok() {
@@ -898,7 +905,7 @@ impl World {
                     node,
                     group,
                     published.term,
-                    view,
+                    raft,
                     &mut self.invariants,
                     &self.history,
                     self.excused.contains(&group),
@@ -954,7 +961,7 @@ fn judge_leader(
     node: usize,
     group: u64,
     term: u64,
-    view: &crate::host::View,
+    raft: &riverrun_replication::group::Group,
     invariants: &mut Invariants,
     history: &History,
     excused: bool,
@@ -962,8 +969,8 @@ fn judge_leader(
 ) -> Checked {
     let Some(log) = invariants.committed.log(group) else { return Ok(()) };
     let missing = log
-        .from(view.first())
-        .find(|mark| mark.term < term && view.get(mark.index) != Some(mark))
+        .from(raft.log().start().prev_index + 1)
+        .find(|mark| mark.term < term && raft.log().term_of(mark.index) != Some(mark.term))
         .copied();
     let Some(missing) = missing else { return Ok(()) };
     if excused {
