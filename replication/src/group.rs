@@ -55,14 +55,19 @@ pub enum Op {
         /// First index dropped.
         from: u64,
     },
+    /// Make the producer state of a snapshot durable, before the reset is recorded.
+    SaveProducers {
+        /// The snapshot's offset.
+        offset: i64,
+        /// The state, in the storage crate's encoding.
+        producers: Bytes,
+    },
     /// Drop everything and begin again behind a snapshot.
     Reset {
         /// Where.
         start: LogStart,
         /// The configuration there.
         conf: StoredConf,
-        /// The producer state there, in the storage crate's encoding.
-        producers: Bytes,
     },
     /// Write the producer state of the log below an offset beside the segments.
     ProducerSnapshot {
@@ -117,6 +122,8 @@ struct Record {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CutPhase {
+    /// The producer state of a snapshot is being written.
+    Saving,
     /// Writes and rounds that are under way must end first.
     Waiting,
     /// The cut record is in a flush round.
@@ -225,6 +232,7 @@ pub struct Group {
     flight: Option<Flight>,
     cut: Option<Cut>,
     next_cut: Option<u64>,
+    next_reset: Option<SnapshotMessage>,
     owes_cut_done: bool,
     caching: bool,
     flags: (bool, bool),
@@ -353,6 +361,7 @@ impl Group {
             flight: None,
             cut: None,
             next_cut: None,
+            next_reset: None,
             owes_cut_done: false,
             caching: boot.caching,
             flags: (boot.may_be_short || boot.caching, boot.recovering),
@@ -721,7 +730,6 @@ impl Group {
                         index: s.conf_index,
                         bytes: s.conf.clone(),
                     },
-                    producers: s.producers.clone(),
                 },
             });
         }
@@ -732,13 +740,37 @@ impl Group {
         self.stalled_ticks = 0;
         self.cut = None;
         self.owes_cut_done = true;
-        if let Some(from) = self.next_cut.take() {
+        if let Some(snapshot) = self.next_reset.take() {
+            self.begin_reset(snapshot);
+        } else if let Some(from) = self.next_cut.take() {
             self.cut = Some(Cut {
                 from,
                 phase: CutPhase::Waiting,
                 reset: None,
             });
         }
+    }
+
+    /// The producer state of a snapshot is durable.
+    pub fn on_saved(&mut self) {
+        if let Some(cut) = &mut self.cut
+            && cut.phase == CutPhase::Saving
+        {
+            cut.phase = CutPhase::Waiting;
+        }
+    }
+
+    /// Begins to go to a snapshot: first what a later boot could not make again.
+    fn begin_reset(&mut self, snapshot: SnapshotMessage) {
+        self.out.ops.push(Op::SaveProducers {
+            offset: snapshot.offset,
+            producers: snapshot.producers.clone(),
+        });
+        self.cut = Some(Cut {
+            from: 0,
+            phase: CutPhase::Saving,
+            reset: Some(snapshot),
+        });
     }
 
     /// Whole segments were deleted.
@@ -886,7 +918,8 @@ impl Group {
         }
         let mut any = false;
         while let Some(record) = self.records.front() {
-            let reset_under_way = self.cut.as_ref().is_some_and(|c| c.reset.is_some());
+            let reset_under_way =
+                self.next_reset.is_some() || self.cut.as_ref().is_some_and(|c| c.reset.is_some());
             if record.through > persisted
                 || record.hard_sequence > self.hard_durable
                 || (record.snapshot != 0 && reset_under_way)
@@ -1078,11 +1111,11 @@ impl Group {
         self.next_cut = None;
         self.out.cut_at = Some(0);
         self.out.reset = Some(snapshot.clone());
-        self.cut = Some(Cut {
-            from: 0,
-            phase: CutPhase::Waiting,
-            reset: Some(snapshot),
-        });
+        if self.cut.is_some() {
+            self.next_reset = Some(snapshot);
+        } else {
+            self.begin_reset(snapshot);
+        }
     }
 
     fn apply(&mut self, committed: Vec<Entry>) {

@@ -593,17 +593,20 @@ impl Node {
                 .lock()
                 .truncate_from(*from)
                 .map(|()| Some(Input::Cut { group })),
-            Op::Reset {
-                start,
-                conf,
-                producers,
-            } => (|| {
+            Op::SaveProducers { offset, producers } => (|| {
                 let state = ProducerState::decode(producers).unwrap_or_default();
-                let mut log = files.log.lock();
-                log.reset(*start, conf)?;
-                log.write_producer_snapshot(start.offset, &state)?;
-                Ok(Some(Input::Cut { group }))
+                files.log.lock().write_producer_snapshot(*offset, &state)?;
+                files.sync.sync_all().map_err(|source| LogError::Io {
+                    path: files.dir.clone(),
+                    source,
+                })?;
+                Ok(Some(Input::Saved { group }))
             })(),
+            Op::Reset { start, conf } => files
+                .log
+                .lock()
+                .reset(*start, conf)
+                .map(|()| Some(Input::Cut { group })),
             Op::ProducerSnapshot { offset, producers } => {
                 let state = ProducerState::decode(producers).unwrap_or_default();
                 files

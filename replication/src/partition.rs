@@ -548,6 +548,12 @@ impl Partition {
         self.pump(out);
     }
 
+    /// The producer state of a snapshot is durable.
+    pub fn on_saved(&mut self, out: &mut Vec<Effect>) {
+        self.group.on_saved();
+        self.pump(out);
+    }
+
     /// One tick of time.
     pub fn tick(&mut self, out: &mut Vec<Effect>) {
         self.peers.tick();

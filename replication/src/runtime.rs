@@ -357,6 +357,7 @@ impl<H: Host> Runtime<H> {
             let group = match &input {
                 Input::Flushed { group }
                 | Input::Cut { group }
+                | Input::Saved { group }
                 | Input::Written { group, .. }
                 | Input::HeadDropped { group, .. }
                 | Input::Full { group }

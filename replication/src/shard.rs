@@ -75,6 +75,11 @@ pub enum Input {
         /// The group.
         group: u64,
     },
+    /// The producer state of a snapshot is durable.
+    Saved {
+        /// The group.
+        group: u64,
+    },
     /// Segments at the head were deleted.
     HeadDropped {
         /// The group.
@@ -270,6 +275,7 @@ impl Shard {
             Input::Full { group } => self.guarded(group, out, |p, _| p.on_full()),
             Input::Flushed { group } => self.guarded(group, out, Partition::on_flushed),
             Input::Cut { group } => self.guarded(group, out, Partition::on_cut),
+            Input::Saved { group } => self.guarded(group, out, Partition::on_saved),
             Input::HeadDropped {
                 group,
                 start,

@@ -698,7 +698,7 @@ impl World {
                 view.reset(start.prev_index);
             }
             Op::DropHead { .. } => self.summary.heads_dropped += 1,
-            Op::ProducerSnapshot { .. } => {}
+            Op::ProducerSnapshot { .. } | Op::SaveProducers { .. } => {}
         }
     }
 

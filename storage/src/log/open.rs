@@ -151,7 +151,7 @@ impl Opening<'_> {
 
     /// Empties the directory and begins the log again at the record's start.
     fn begin_again(&self, listing: &Listing) -> LogResult<(Log, Recovery)> {
-        remove_all(self.disk, self.dir, listing)?;
+        remove_all(self.disk, self.dir, listing, self.record.start.offset)?;
         let log = Log::create(
             Arc::clone(self.disk),
             self.dir,
@@ -507,18 +507,29 @@ impl Opening<'_> {
 }
 
 /// Unlinks everything of a log, durably.
-pub(super) fn wipe(disk: &Arc<dyn Disk>, dir: &Path) -> LogResult<()> {
+pub(super) fn wipe(disk: &Arc<dyn Disk>, dir: &Path, keep_snapshot: i64) -> LogResult<()> {
     let listing = list(disk, dir)?;
-    remove_all(disk, dir, &listing)
+    remove_all(disk, dir, &listing, keep_snapshot)
 }
 
-fn remove_all(disk: &Arc<dyn Disk>, dir: &Path, listing: &Listing) -> LogResult<()> {
+/// Removes everything but the producer snapshot at `keep_snapshot`: that of a reset was written before
+/// the reset was recorded.
+fn remove_all(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    listing: &Listing,
+    keep_snapshot: i64,
+) -> LogResult<()> {
     for (base, files) in &listing.segments {
         for file in files {
             remove(disk, &file.path(dir, *base))?;
         }
     }
-    for offset in &listing.snapshots {
+    for offset in listing
+        .snapshots
+        .iter()
+        .filter(|offset| **offset != keep_snapshot)
+    {
         remove(disk, &SegmentFile::Snapshot.path(dir, *offset))?;
     }
     for path in &listing.aside {

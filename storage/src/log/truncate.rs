@@ -225,7 +225,8 @@ impl Log {
     }
 
     /// Drops everything and begins again behind `start`, as after a metadata-only snapshot. The
-    /// caller has made the cut record and the new start durable before.
+    /// caller has made the producer snapshot of that offset durable, which stays, and then the cut
+    /// record and the new start.
     ///
     /// # Errors
     /// I/O errors, which poison the log.
@@ -240,7 +241,7 @@ impl Log {
 
     fn begin_again(&mut self, start: LogStart, conf: &StoredConf) -> LogResult<()> {
         self.sync.forget(|_| true);
-        open::wipe(&self.shared.disk, &self.shared.dir)?;
+        open::wipe(&self.shared.disk, &self.shared.dir, start.offset)?;
         self.birth = start;
         self.conf = conf.clone();
         let spec = Spec {
@@ -295,6 +296,10 @@ impl Log {
             return Ok(start);
         }
         self.conf = conf.clone();
+        // What the dropped batches say of producers must not be lost with them, and the snapshot of
+        // that roll may be missing: a crash can come between the roll and its snapshot.
+        let producers = self.recover_producer_state(start.offset)?;
+        self.write_producer_snapshot(start.offset, &producers)?;
         let done = self.drop_segments(start, &gone);
         if done.is_err() {
             self.sync.poison();
