@@ -140,7 +140,10 @@ impl World {
                 let Some(partition) = partition else { continue };
                 let replica = partition.group().replica();
                 let voter = partition.group().conf().1.get_voters().contains(&replica);
-                if voter && !partition.is_recovering() {
+                // One that leads by itself has not said yet what it lacks before it may answer.
+                let said = !partition.group().is_leader()
+                    || process.node.handle(*group).is_some_and(|h| h.published().ready);
+                if voter && said && !partition.is_recovering() {
                     whole.push((*group, *node));
                 }
             }
