@@ -2,7 +2,7 @@
 //! carries out what turns decide. The server's runtime and the simulator drive the same code; what
 //! blocks is split in a beginning and an end, so that the simulator can put time between them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -114,8 +114,8 @@ struct Files {
     dir: PathBuf,
     identity: LogIdentity,
     log: Mutex<Log>,
-    /// Entries that found no room, in order; nothing is appended past them.
-    backlog: Mutex<Vec<LogEntry>>,
+    /// Writes that found no room, in order; nothing is appended past them.
+    backlog: Mutex<VecDeque<Vec<LogEntry>>>,
     sync: Arc<LogSync>,
     handle: PartitionHandle,
 }
@@ -499,7 +499,7 @@ impl Node {
         let files = self.files_of(group)?;
         let mut backlog = files.backlog.lock();
         if !backlog.is_empty() {
-            backlog.extend(entries);
+            backlog.push_back(entries);
             return None;
         }
         Self::append(&files, &mut backlog, entries)
@@ -507,7 +507,7 @@ impl Node {
 
     fn append(
         files: &Files,
-        backlog: &mut Vec<LogEntry>,
+        backlog: &mut VecDeque<Vec<LogEntry>>,
         mut entries: Vec<LogEntry>,
     ) -> Option<Input> {
         let group = files.identity.group;
@@ -520,7 +520,7 @@ impl Node {
             }),
             Err(LogError::Full { last_index, .. }) => {
                 entries.retain(|e| e.index > last_index);
-                *backlog = entries;
+                backlog.push_front(entries);
                 Some(Input::Full { group })
             }
             Err(error) => {
@@ -539,8 +539,15 @@ impl Node {
         let mut inputs = Vec::new();
         for files in files {
             let mut backlog = files.backlog.lock();
-            let entries = std::mem::take(&mut *backlog);
-            inputs.extend(Self::append(&files, &mut backlog, entries));
+            // Each write is told of by itself: the group counts those that are under way.
+            while let Some(entries) = backlog.pop_front() {
+                let input = Self::append(&files, &mut backlog, entries);
+                let done = matches!(input, Some(Input::Written { .. }));
+                inputs.extend(input);
+                if !done {
+                    break;
+                }
+            }
         }
         inputs
     }

@@ -122,9 +122,8 @@ impl World {
         for refused in opened.refused {
             let (group, replica) = (refused.identity.group, refused.identity.replica);
             process.refused.insert(group, replica);
-            self.operator.is_lost(group, replica, node);
             self.mark_short(group, node);
-            self.excuse_refusal(node, &refused.error);
+            self.refused(node, group, replica, &refused.error);
         }
         let mut inputs = Vec::new();
         for partition in opened.partitions {
@@ -204,8 +203,16 @@ impl World {
     }
 
     /// A partition may be refused only where something was done to the disk.
-    fn excuse_refusal(&mut self, node: usize, error: &OpenError) {
-        if !self.nemesis.may_be_damaged(node) {
+    fn refused(&mut self, node: usize, group: u64, replica: u64, error: &OpenError) {
+        use riverrun_storage::LogError;
+        let passes = matches!(error, OpenError::Log(LogError::Full { .. } | LogError::Io { .. }));
+        if passes && self.nemesis.may_refuse(node) {
+            // Started again when the disk takes calls again.
+            let at = self.clock.now_us() + 1000 * MS;
+            self.nemesis.restart_later(node, at);
+        } else if self.nemesis.may_be_damaged(node) {
+            self.operator.is_lost(group, replica, node);
+        } else {
             let detail = format!("node {node} refuses an undamaged partition: {error}");
             self.check(Err(Violation::new("recovery_accepts_what_a_crash_leaves", detail)));
         }
