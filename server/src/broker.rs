@@ -26,7 +26,7 @@ use crate::net::burst;
 use crate::net::connection::{Connection, Connections};
 use crate::net::memory::Budget;
 use crate::partition::Partition;
-use crate::topics::{Topic, TopicPartition, Topics};
+use crate::topics::{TopicPartition, Topics};
 
 /// Producer ids taken from the controller at once.
 const PRODUCER_ID_BLOCK: u32 = 1000;
@@ -255,19 +255,24 @@ impl Broker {
     }
 
     /// Waits until every partition of a topic that this node has is led, here or elsewhere.
-    pub(crate) async fn until_led(&self, topic: &Topic) {
-        for partition in topic.partitions.iter().filter_map(|p| p.local.as_ref()) {
-            self.until(|| {
-                let published = partition.handle().published();
-                let settled = match published.role {
+    pub(crate) async fn until_led(&self, id: &Uuid) {
+        let settled = |at: &TopicPartition| match &at.local {
+            None => !at.missing,
+            Some(local) => {
+                let published = local.handle().published();
+                match published.role {
                     Role::Leader => published.ready,
                     Role::Follower => published.leader_replica != 0,
                     Role::Fenced => true,
-                };
-                (settled || partition.is_closed()).then_some(())
-            })
-            .await;
-        }
+                }
+            }
+        };
+        self.until(|| match self.topics.with_id(id) {
+            Some(topic) => topic.partitions.iter().all(settled).then_some(()),
+            // It has been deleted meanwhile.
+            None => Some(()),
+        })
+        .await;
     }
 
     /// Waits until a group of this node leads and can answer.
@@ -366,7 +371,7 @@ impl Broker {
                 }
                 Role::Fenced => (-1, published.leader_epoch(), vec![own]),
             },
-            None if partition.refused => (-1, -1, vec![own]),
+            None if partition.refused || partition.missing => (-1, -1, vec![own]),
             None => (-1, -1, Vec::new()),
         };
         let in_sync = replicas

@@ -2,6 +2,7 @@
 //! and deletes those of topics that are being deleted, and shows the rest to requests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use riverrun_replication::controller::{PartitionImage, TopicImage};
 use riverrun_replication::node::GroupOrder;
@@ -15,63 +16,71 @@ use crate::net::burst;
 use crate::partition::Partition;
 use crate::topics::{Topic, TopicPartition};
 
+/// Pause before what could not be done is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Follows the image until the broker stops.
 pub(crate) async fn follow(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
     let mut applied = broker.catalog().watch();
+    let mut done = true;
     loop {
+        let retry = tokio::time::sleep(RETRY);
         tokio::select! {
             biased;
             _ = stop.changed() => return,
             changed = applied.changed() => if changed.is_err() { return },
+            () = retry, if !done => {}
         }
-        once(&broker).await;
+        done = once(&broker).await;
     }
 }
 
-/// Does everything that the image asks for now.
-pub(crate) async fn once(broker: &Arc<Broker>) {
+/// Does everything that the image asks for now; false where something is left to be tried again.
+pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
     let (offset, topics) = broker.catalog().read(|image| {
         let changed: Vec<TopicImage> = image
             .topics
             .values()
-            .filter(|topic| !is_shown(broker, topic))
+            .filter(|topic| topic.closing || !is_shown(broker, topic))
             .cloned()
             .collect();
         (image.next_offset, changed)
     });
     let (closing, open): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| topic.closing);
+    let mut done = true;
     for topic in open {
         let on_thread = Arc::clone(broker);
         let shown = tokio::task::spawn_blocking(move || show(&on_thread, &topic));
-        if let Err(error) = shown.await {
+        done &= shown.await.unwrap_or_else(|error| {
             error!(%error, "a topic cannot be made ready");
-        }
+            false
+        });
     }
     broker.catalog().show(offset);
     for topic in closing {
-        close(broker, topic).await;
+        done &= close(broker, topic).await;
     }
+    done
 }
 
 /// Whether requests see a topic as the image has it.
 fn is_shown(broker: &Broker, image: &TopicImage) -> bool {
-    match broker.topics().with_id(&image.id) {
-        _ if image.closing => false,
-        None => false,
-        Some(topic) => {
-            topic.given == image.configs && topic.partitions.len() == image.partitions.len()
-        }
-    }
+    broker.topics().with_id(&image.id).is_some_and(|topic| {
+        topic.given == image.configs
+            && topic.partitions.len() == image.partitions.len()
+            && topic.partitions.iter().all(|partition| !partition.missing)
+    })
 }
 
-/// Creates what is missing of a topic on this node and shows it. Blocks.
-fn show(broker: &Broker, image: &TopicImage) {
+/// Creates what is missing of a topic on this node and shows it; false where a replica could not be
+/// created. Blocks.
+fn show(broker: &Broker, image: &TopicImage) -> bool {
     let settings = match broker.config().topic.with(&image.configs) {
         Ok(settings) => settings,
         Err(error) => {
             // The node that took it knew a setting that this version does not.
             error!(topic = image.name, %error, "a topic's settings are not served here");
-            return;
+            return true;
         }
     };
     let settings = Arc::new(settings);
@@ -79,10 +88,13 @@ fn show(broker: &Broker, image: &TopicImage) {
     let changed = known
         .as_ref()
         .is_none_or(|topic| topic.settings != settings);
-    let partitions = (0..)
+    let partitions: Vec<TopicPartition> = (0..)
         .zip(&image.partitions)
         .map(|(index, partition)| {
-            let local = local(broker, image, index, partition, &settings);
+            let (local, missing) = match local(broker, image, index, partition, &settings) {
+                Ok(local) => (local, false),
+                Err(NotCreated) => (None, true),
+            };
             if let Some(local) = local.as_ref().filter(|_| changed) {
                 local.set_settings(Arc::clone(&settings));
                 let groups = settings.group_settings();
@@ -94,9 +106,11 @@ fn show(broker: &Broker, image: &TopicImage) {
                 replicas: partition.replicas.clone(),
                 local,
                 refused: broker.is_refused(partition.group),
+                missing,
             }
         })
         .collect();
+    let done = partitions.iter().all(|partition| !partition.missing);
     broker.topics().put(Arc::new(Topic {
         id: image.id,
         name: Arc::from(image.name.as_str()),
@@ -104,7 +118,11 @@ fn show(broker: &Broker, image: &TopicImage) {
         settings,
         partitions,
     }));
+    done
 }
+
+/// A replica that this node was ordered to create, and could not.
+struct NotCreated;
 
 /// This node's replica of a partition, created if the controller ordered it and it is not there.
 fn local(
@@ -113,20 +131,21 @@ fn local(
     index: i32,
     image: &PartitionImage,
     settings: &Arc<TopicSettings>,
-) -> Option<Arc<Partition>> {
+) -> Result<Option<Arc<Partition>>, NotCreated> {
     if let Some(known) = broker.topics().of_group(image.group) {
-        return Some(known);
+        return Ok(Some(known));
     }
     if let Some(handle) = broker.runtime().handle(image.group) {
-        return Some(Arc::new(Partition::new(handle, Arc::clone(settings))));
+        return Ok(Some(Arc::new(Partition::new(handle, Arc::clone(settings)))));
     }
     // A replica is bound to a node and a directory: any other one was lost (R3).
     let node = broker.runtime().node();
     let mine = image.replicas.iter().find(|replica| {
         replica.node == broker.config().node_id && replica.directory == node.directory_id()
-    })?;
+    });
+    let Some(mine) = mine else { return Ok(None) };
     if broker.is_refused(image.group) {
-        return None;
+        return Ok(None);
     }
     let order = GroupOrder {
         identity: LogIdentity {
@@ -144,17 +163,17 @@ fn local(
         settings: settings.group_settings(),
     };
     match burst::run(broker, || broker.runtime().create_group(&order)) {
-        Ok(handle) => Some(Arc::new(Partition::new(handle, Arc::clone(settings)))),
+        Ok(handle) => Ok(Some(Arc::new(Partition::new(handle, Arc::clone(settings))))),
         Err(error) => {
             error!(topic = topic.name, partition = index, %error, "a replica cannot be created");
-            None
+            Err(NotCreated)
         }
     }
 }
 
 /// Closes the partitions of a topic that is being deleted, deletes their files, and then has the
-/// topic forgotten (L8).
-async fn close(broker: &Arc<Broker>, image: TopicImage) {
+/// topic forgotten (L8); false where that has to be tried again.
+async fn close(broker: &Arc<Broker>, image: TopicImage) -> bool {
     let taken = broker.topics().take(&image.id);
     if let Some(topic) = &taken {
         burst::run(broker, || {
@@ -176,21 +195,19 @@ async fn close(broker: &Arc<Broker>, image: TopicImage) {
         }
         Ok::<(), String>(())
     });
-    match removed.await.unwrap_or_else(|error| Err(error.to_string())) {
-        Ok(()) => {}
-        Err(error) => {
-            warn!(
-                topic = image.name,
-                error, "a topic's files cannot be deleted; tried again at the next change or start"
-            );
-            return;
-        }
+    if let Err(error) = removed.await.unwrap_or_else(|error| Err(error.to_string())) {
+        warn!(
+            topic = image.name,
+            error, "a topic's files cannot be deleted yet"
+        );
+        return false;
     }
     let forgotten = broker
         .catalog()
         .change_one(broker, |controller| controller.plan_remove_topic(&image.id))
         .await;
-    if let Err(error) = forgotten {
+    if let Err(error) = &forgotten {
         warn!(topic = image.name, %error, "a deleted topic is not forgotten yet");
     }
+    forgotten.is_ok()
 }

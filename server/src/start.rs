@@ -27,6 +27,8 @@ use crate::hooks::Hooks;
 use crate::net::{burst, listener};
 use crate::{founding, reconcile};
 
+/// How long a start waits for its partitions to be led.
+const LEADERS_WAIT: Duration = Duration::from_secs(5);
 /// One tick of every group (the election timeout of data groups is ten of them and more).
 const TICK: Duration = Duration::from_millis(50);
 
@@ -59,9 +61,13 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
         founding::found_or_join(&broker).await?;
         reconcile::once(&broker).await;
         tokio::spawn(reconcile::follow(Arc::clone(&broker), stopped.clone()));
-        for topic in broker.topics().all() {
-            broker.until_led(&topic).await;
-        }
+        let led = async {
+            for topic in broker.topics().all() {
+                broker.until_led(&topic.id).await;
+            }
+        };
+        // One partition that is not led must not keep the others from being served.
+        let _ = tokio::time::timeout(LEADERS_WAIT, led).await;
         Ok(())
     };
     let mut fatal = broker.fatal();
@@ -141,11 +147,17 @@ impl Running {
             ..
         } = self;
         let _ = stop.send(true);
-        if tokio::time::timeout(broker.config().drain, &mut accepting)
-            .await
-            .is_err()
-        {
-            warn!("connections were cut off: they did not drain in time");
+        // After a failed flush there is nothing to wait for: what is asked can never be answered.
+        let failed = broker.fatal().borrow().is_some();
+        let drain = if failed {
+            Duration::ZERO
+        } else {
+            broker.config().drain
+        };
+        if tokio::time::timeout(drain, &mut accepting).await.is_err() {
+            if !failed {
+                warn!("connections were cut off: they did not drain in time");
+            }
             broker.connections().hang_up_all();
             if tokio::time::timeout(Duration::from_secs(1), &mut accepting)
                 .await

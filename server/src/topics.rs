@@ -35,6 +35,8 @@ pub(crate) struct TopicPartition {
     pub(crate) local: Option<Arc<Partition>>,
     /// This node has a replica of it, which is out of service: its files are damaged or gone.
     pub(crate) refused: bool,
+    /// This node was ordered to create a replica of it and could not yet.
+    pub(crate) missing: bool,
 }
 
 impl TopicPartition {
@@ -42,7 +44,7 @@ impl TopicPartition {
     pub(crate) fn here(&self) -> Result<&Arc<Partition>, ErrorCode> {
         match &self.local {
             Some(local) => Ok(local),
-            None if self.refused => Err(ErrorCode::KafkaStorageError),
+            None if self.refused || self.missing => Err(ErrorCode::KafkaStorageError),
             None => Err(ErrorCode::NotLeaderOrFollower),
         }
     }

@@ -12,6 +12,7 @@
 mod common;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -885,4 +886,165 @@ fn an_uncontended_produce_wakes_the_flusher_only_where_it_flushes() {
     let cached = broker.running().flusher_wakes() - before;
     assert!(cached <= rounds, "{cached} wakes, {rounds} rounds");
     broker.stop();
+}
+
+/// A stop answers what was asked, parked fetches with what is there, and only then hangs up.
+#[test]
+fn a_stop_answers_what_was_asked() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    client.create("last", 1, &[]);
+    let fetch = client.send(&fetch_request("last", 0, 60_000, 1), 12);
+    let mut producer = broker.client();
+    let ids: Vec<_> = (0..50)
+        .map(|_| producer.send(&produce_request("last", 0, -1, batch(&[b"x"]).freeze()), 9))
+        .collect();
+    // The first answer shows that the broker has read the requests of its time.
+    producer.receive::<ProduceRequest>(ids[0], 9);
+    let parked = client.send(&fetch_request("last", 1000, 60_000, 1), 12);
+    let started = Instant::now();
+    let stopping = std::thread::spawn(move || broker.stop());
+    client.receive::<FetchRequest>(fetch, 12);
+    // It is answered if it was read before the stop, and the connection ends in any case.
+    if let Some(answer) = client.frame() {
+        assert_eq!(answer[..4], parked.to_be_bytes());
+        assert_eq!(client.frame(), None);
+    }
+    while producer.frame().is_some() {}
+    stopping.join().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(8));
+}
+
+/// A client that never reads its answers costs a bounded number of slots, and then its connection.
+#[test]
+fn a_client_that_does_not_read_is_hung_up_on() {
+    let broker = Broker::with(|config| config.stall = Duration::from_millis(300));
+    let mut client = broker.client();
+    client.create("deaf", 1, &[("max.message.bytes", "2000000")]);
+    let value = vec![3_u8; 1_000_000];
+    client.produce("deaf", batch(&[&value]).freeze());
+    let mut deaf = broker.client();
+    let frame = riverrun_wire::encode_request(&fetch_request("deaf", 0, 0, 1), 12, 1, None);
+    let frame = frame.unwrap().into_bytes();
+    // Far more answers than both socket buffers hold.
+    for _ in 0..60 {
+        deaf.write(&frame);
+    }
+    std::thread::sleep(Duration::from_millis(1500));
+    let mut whole = 0;
+    deaf.stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let mut bytes = vec![0; 1 << 20];
+    loop {
+        match std::io::Read::read(&mut deaf.stream, &mut bytes) {
+            Ok(0) => break,
+            Ok(n) => whole += n,
+            Err(e) => {
+                assert_ne!(
+                    e.kind(),
+                    std::io::ErrorKind::WouldBlock,
+                    "the connection is still open"
+                );
+                break;
+            }
+        }
+    }
+    assert!(whole < 60_000_000, "{whole}");
+    assert_eq!(
+        client.produce("deaf", batch(&[b"x"]).freeze()).error_code,
+        0
+    );
+    broker.stop();
+}
+
+/// Every API in every version, with bodies of random bytes and of sound ones that were damaged:
+/// an answer or a closed connection, and the broker serves on.
+#[test]
+fn random_bodies_harm_nobody() {
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        PANICS.fetch_add(1, Ordering::SeqCst);
+        hook(info);
+    }));
+    let broker = Broker::start();
+    let mut bystander = broker.client();
+    bystander.create("calm", 1, &[]);
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let sound: Vec<(ApiKey, i16, Vec<u8>)> = vec![
+        (
+            ApiKey::Produce,
+            9,
+            encoded(&produce_request("calm", 0, -1, batch(&[b"x"]).freeze()), 9),
+        ),
+        (
+            ApiKey::Fetch,
+            12,
+            encoded(&fetch_request("calm", 0, 0, 1), 12),
+        ),
+        (
+            ApiKey::Metadata,
+            12,
+            encoded(&MetadataRequest::default(), 12),
+        ),
+    ];
+    for round in 0..6 {
+        for key in ApiKey::ALL {
+            for version in key.versions() {
+                let len = random() % 60;
+                let body: Vec<u8> = (0..len).map(|_| (random() >> 33) as u8).collect();
+                let mut frame = key.number().to_be_bytes().to_vec();
+                frame.extend_from_slice(&version.to_be_bytes());
+                frame.extend_from_slice(&[0, 0, 0, 1, 0xff, 0xff]);
+                if key.is_flexible(version) {
+                    frame.push(0);
+                }
+                // Half of them begin as most requests do, with small counts.
+                if round % 2 == 0 {
+                    frame.extend_from_slice(&[0, 0, 0, 1]);
+                }
+                frame.extend_from_slice(&body);
+                poke(&broker, &frame);
+            }
+        }
+        for (_, _, sound) in &sound {
+            for _ in 0..60 {
+                let mut frame = sound.clone();
+                let at = random() as usize % frame.len().saturating_sub(8) + 8;
+                frame[at] ^= 1 << (random() % 8);
+                poke(&broker, &frame);
+            }
+        }
+    }
+    let row = bystander.produce("calm", batch(&[b"on"]).freeze());
+    assert_eq!(row.error_code, 0);
+    broker.stop();
+    assert_eq!(PANICS.load(Ordering::SeqCst), 0, "something panicked");
+}
+
+fn encoded<R: riverrun_wire::Request>(request: &R, version: i16) -> Vec<u8> {
+    let frame = riverrun_wire::encode_request(request, version, 1, None)
+        .unwrap()
+        .into_bytes();
+    frame[4..].to_vec()
+}
+
+/// Sends one frame and hangs up after a moment, whatever came.
+fn poke(broker: &Broker, body: &[u8]) {
+    let mut client = broker.client();
+    client.write(&(body.len() as u32).to_be_bytes());
+    client.write(body);
+    client
+        .stream
+        .set_read_timeout(Some(Duration::from_millis(3)))
+        .unwrap();
+    let mut byte = [0];
+    let _ = std::io::Read::read(&mut client.stream, &mut byte);
 }

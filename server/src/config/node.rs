@@ -42,6 +42,8 @@ pub struct Config {
     pub first_byte: Duration,
     /// For the rest of a request that has begun, besides the time its length takes on a slow link.
     pub frame: Duration,
+    /// For a client to take anything of an answer that it is sent.
+    pub stall: Duration,
     /// How long a stop waits for connections to drain.
     pub drain: Duration,
     /// Shards that the groups are spread over; 0 means one a core.
@@ -71,6 +73,7 @@ impl Config {
             max_idle: Duration::from_secs(600),
             first_byte: Duration::from_secs(30),
             frame: Duration::from_secs(30),
+            stall: Duration::from_secs(60),
             drain: Duration::from_secs(10),
             shards: 0,
             store: NodeConfig::default(),
@@ -105,6 +108,7 @@ impl Config {
             first_byte: self.first_byte,
             idle: self.max_idle,
             frame: self.frame,
+            stall: self.stall,
         }
     }
 }

@@ -46,10 +46,8 @@ pub(crate) async fn handle(
     let ready = async {
         call.broker.catalog().shown().await;
         for (_, outcome) in &results {
-            if let Ok(Some(id)) = outcome
-                && let Some(topic) = call.broker.topics().with_id(id)
-            {
-                call.broker.until_led(&topic).await;
+            if let Ok(Some(id)) = outcome {
+                call.broker.until_led(id).await;
             }
         }
     };

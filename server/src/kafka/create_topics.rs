@@ -255,10 +255,8 @@ async fn until_led(call: &Call, wanted: &mut [Wanted]) {
     }
     call.broker.catalog().shown().await;
     for (state, topic) in waiting {
-        if let Ok(planned) = &state
-            && let Some(created) = call.broker.topics().with_id(&planned.request.id)
-        {
-            call.broker.until_led(&created).await;
+        if let Ok(planned) = &state {
+            call.broker.until_led(&planned.request.id).await;
         }
         topic.state = state;
     }

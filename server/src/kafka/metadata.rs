@@ -87,7 +87,7 @@ async fn create(call: &Call, names: Vec<String>) {
         broker.catalog().shown().await;
         for name in &names {
             if let Some(topic) = broker.topics().named(name) {
-                broker.until_led(&topic).await;
+                broker.until_led(&topic.id).await;
             }
         }
     };

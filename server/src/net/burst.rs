@@ -23,15 +23,31 @@ thread_local! {
     static BURST: RefCell<Option<Burst>> = const { RefCell::new(None) };
 }
 
+/// Takes the burst away again, also when something in it panics: a thread of the pool must not
+/// collect for ever what nobody would carry out.
+struct Owner;
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let burst = BURST.with_borrow_mut(Option::take).unwrap_or_default();
+        for connection in burst.connections {
+            connection.pump_from_outside();
+        }
+    }
+}
+
 /// Runs `f` and then everything that it left: shards to step, parked fetches to look at, and at
 /// last the sockets to write to.
 pub(crate) fn run<R>(broker: &Broker, f: impl FnOnce() -> R) -> R {
-    let nested = BURST.with_borrow_mut(|burst| burst.replace(Burst::default()));
-    if nested.is_some() {
-        // Already inside one: what it had collected stays collected.
-        BURST.with_borrow_mut(|burst| *burst = nested);
+    let is_nested = BURST.with_borrow_mut(|burst| {
+        let is_nested = burst.is_some();
+        burst.get_or_insert_default();
+        is_nested
+    });
+    if is_nested {
         return f();
     }
+    let _owner = Owner;
     let result = f();
     loop {
         let (shards, partitions) = with(|burst| {
@@ -42,7 +58,7 @@ pub(crate) fn run<R>(broker: &Broker, f: impl FnOnce() -> R) -> R {
         })
         .unwrap_or_default();
         if shards.is_empty() && partitions.is_empty() {
-            break;
+            return result;
         }
         for shard in shards {
             broker.run_shard(shard);
@@ -51,11 +67,6 @@ pub(crate) fn run<R>(broker: &Broker, f: impl FnOnce() -> R) -> R {
             broker.look_at_waiters(&partition);
         }
     }
-    let burst = BURST.with_borrow_mut(Option::take).unwrap_or_default();
-    for connection in burst.connections {
-        connection.pump_from_outside();
-    }
-    result
 }
 
 fn with<R>(f: impl FnOnce(&mut Burst) -> R) -> Option<R> {

@@ -73,6 +73,8 @@ pub(crate) struct Deadlines {
     /// For the rest of a frame that has begun, besides the time its length takes at
     /// [`SLOWEST_BYTES_PER_S`].
     pub(crate) frame: Duration,
+    /// For the socket to take anything of an answer.
+    pub(crate) stall: Duration,
 }
 
 const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
@@ -88,6 +90,8 @@ pub(crate) struct Connection {
     /// Set before `attention` is notified; what others leave for the task.
     attention: Notify,
     broken: AtomicBool,
+    /// The task waits for the last answers to be written.
+    draining: AtomicBool,
     client: Mutex<Option<Arc<str>>>,
 }
 
@@ -103,6 +107,7 @@ impl Connection {
             answers: Answers::new(MAX_UNANSWERED, MAX_UNANSWERED_BYTES),
             attention: Notify::new(),
             broken: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             client: Mutex::new(None),
         })
     }
@@ -158,7 +163,8 @@ impl Connection {
         if pumped == Pumped::Broken {
             self.broken.store(true, Ordering::SeqCst);
         }
-        if room || matches!(pumped, Pumped::Left | Pumped::Broken) {
+        let last = self.draining.load(Ordering::SeqCst);
+        if room || last || matches!(pumped, Pumped::Left | Pumped::Broken) {
             self.attention.notify_one();
         }
     }
@@ -259,11 +265,15 @@ pub(crate) async fn serve(
     connection: Arc<Connection>,
     stop: watch::Receiver<bool>,
 ) {
+    let _leave = Leave {
+        broker: &broker,
+        connection: &connection,
+    };
     let mut task = Task {
         broker: &broker,
         connection: &connection,
         assembler: Assembler::new(broker.config().max_request_bytes),
-        write_blocked: false,
+        blocked_since: None,
         draining: false,
         heard_at: Instant::now(),
         frame_since: None,
@@ -280,18 +290,30 @@ pub(crate) async fn serve(
             info!(peer = %connection.peer, client, reason = %ended, "closed a connection");
         }
     }
-    broker.connections().remove(connection.id);
-    for (_, fetch) in connection.parked() {
-        fetch.forget();
+}
+
+/// What is left of a connection when its task ends, by a panic too.
+struct Leave<'a> {
+    broker: &'a Broker,
+    connection: &'a Arc<Connection>,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.broker.connections().remove(self.connection.id);
+        for (_, fetch) in self.connection.parked() {
+            fetch.forget();
+        }
+        self.connection.answers.close();
     }
-    connection.answers.close();
 }
 
 struct Task<'a> {
     broker: &'a Arc<Broker>,
     connection: &'a Arc<Connection>,
     assembler: Assembler,
-    write_blocked: bool,
+    /// Since when the socket has taken nothing of what is left for it.
+    blocked_since: Option<Instant>,
     draining: bool,
     heard_at: Instant,
     heard_anything: bool,
@@ -325,7 +347,7 @@ impl Task<'_> {
                         Ok(ready) => ready,
                         Err(error) => return Ended::Io(error),
                     };
-                    if ready.is_writable() && self.write_blocked {
+                    if ready.is_writable() && self.blocked_since.take().is_some() {
                         self.pump();
                     }
                     if interest.is_some_and(Interest::is_readable)
@@ -342,6 +364,7 @@ impl Task<'_> {
                 }
                 _ = stop.changed(), if !self.draining => {
                     self.draining = true;
+                    self.connection.draining.store(true, Ordering::SeqCst);
                     self.answer_parked(None);
                 }
             }
@@ -353,18 +376,17 @@ impl Task<'_> {
     }
 
     fn pump(&mut self) {
-        self.write_blocked = match self.connection.pump() {
-            Pumped::Idle | Pumped::Busy => false,
-            Pumped::Left => true,
-            Pumped::Broken => {
-                self.connection.broken.store(true, Ordering::SeqCst);
-                false
+        match self.connection.pump() {
+            Pumped::Idle | Pumped::Busy => self.blocked_since = None,
+            Pumped::Left => {
+                self.blocked_since.get_or_insert_with(Instant::now);
             }
-        };
+            Pumped::Broken => self.connection.broken.store(true, Ordering::SeqCst),
+        }
     }
 
     fn interest(&self) -> Option<Interest> {
-        if self.write_blocked {
+        if self.blocked_since.is_some() {
             Some(Interest::WRITABLE)
         } else if !self.draining && self.connection.answers.has_room() {
             Some(Interest::READABLE)
@@ -470,6 +492,9 @@ impl Task<'_> {
 
     fn silent_until(&self) -> Instant {
         let deadlines = self.deadlines();
+        if let Some(since) = self.blocked_since {
+            return since + deadlines.stall;
+        }
         match (self.frame_since, self.assembler.unfinished()) {
             (Some(since), Some(len)) => {
                 since + deadlines.frame + Duration::from_secs(len as u64 / SLOWEST_BYTES_PER_S)
@@ -484,6 +509,9 @@ impl Task<'_> {
         self.answer_parked(Some(now));
         if now < self.silent_until() {
             return Ok(());
+        }
+        if self.blocked_since.is_some() {
+            return Err(Ended::Silent("it does not read its answers"));
         }
         if self.frame_since.is_some() {
             return Err(Ended::Silent("the rest of a request did not come in time"));
