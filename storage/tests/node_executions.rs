@@ -1,0 +1,800 @@
+//! The executions of docs/safety.md that the node store alone has to survive, each forced by name,
+//! and what it says of disks that fail.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use riverrun_storage::disk::mem::{CrashModel, MemDisk, Operation, Times};
+use riverrun_storage::node::wal::{DumpItem, RecordBody, dump};
+use riverrun_storage::node::{
+    Boot, Flags, NodeConfig, NodeError, NodeRecovery, NodeStore, RoundItem, RoundResult, SyncTarget,
+};
+use riverrun_storage::planted::{self, Bug};
+use riverrun_storage::{
+    Disk, EntryKind, GroupRecord, HardState, LogEntry, LogIdentity, LogStart, StoredConf,
+};
+use uuid::Uuid;
+
+const WAL: &str = "/data/node/wal";
+const RING_OFFSET: u64 = 12_288;
+
+/// A log that only counts what is asked of it.
+#[derive(Debug, Default)]
+struct Counter {
+    data: AtomicUsize,
+    full: AtomicUsize,
+    fails: AtomicBool,
+}
+
+impl Counter {
+    fn answer(&self, count: &AtomicUsize) -> io::Result<()> {
+        count.fetch_add(1, Ordering::Relaxed);
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        Ok(())
+    }
+}
+
+impl SyncTarget for Counter {
+    fn sync_data(&self) -> io::Result<()> {
+        self.answer(&self.data)
+    }
+    fn sync_full(&self) -> io::Result<()> {
+        self.answer(&self.full)
+    }
+}
+
+struct Node {
+    disk: MemDisk,
+    store: Option<NodeStore>,
+    config: NodeConfig,
+    boots: u32,
+}
+
+impl Node {
+    fn new(wal_bytes: u64) -> Self {
+        let config = NodeConfig {
+            wal_bytes,
+            flush_threads: 0,
+            ..NodeConfig::default()
+        };
+        let mut node = Self {
+            disk: MemDisk::new(),
+            store: None,
+            config,
+            boots: 0,
+        };
+        assert!(node.start().unwrap().founded);
+        node
+    }
+
+    fn start(&mut self) -> Result<NodeRecovery, NodeError> {
+        self.boots += 1;
+        let boot = Boot {
+            kernel_boot_id: format!("boot-{}", self.boots),
+            node_id: 1,
+            new_directory_id: Uuid::from_u128(0xd1),
+        };
+        let (store, recovery) = NodeStore::open(
+            self.disk.shared(),
+            Path::new("/data"),
+            self.config.clone(),
+            boot,
+        )?;
+        self.store = Some(store);
+        Ok(recovery)
+    }
+
+    fn stop(&mut self) {
+        self.store = None;
+    }
+
+    /// Loses power, and all that was not synced with it.
+    fn power_cut(&mut self) {
+        self.stop();
+        self.disk.crash(1, &CrashModel::LOSE_ALL);
+    }
+
+    fn restart(&mut self) -> NodeRecovery {
+        self.power_cut();
+        self.start().unwrap()
+    }
+
+    fn store(&self) -> &NodeStore {
+        self.store.as_ref().unwrap()
+    }
+
+    fn round(&self, items: Vec<RoundItem>) -> RoundResult {
+        let round = self.store().begin_round(items).unwrap();
+        let result = round.sync().unwrap();
+        self.store().end_round(round, &result).unwrap();
+        result
+    }
+
+    fn create(&self, group: u64, prev_index: u64) {
+        let start = LogStart {
+            prev_index,
+            prev_term: 4,
+            offset: 100,
+        };
+        self.round(vec![RoundItem {
+            group,
+            identity: Some((identity(group, 10 + group), start)),
+            conf: Some(StoredConf {
+                index: 0,
+                bytes: Bytes::from_static(b"voters"),
+            }),
+            ..RoundItem::default()
+        }]);
+    }
+}
+
+fn identity(group: u64, replica: u64) -> LogIdentity {
+    LogIdentity {
+        group,
+        replica,
+        topic_id: Uuid::from_u128(0x70),
+        partition: 2,
+    }
+}
+
+fn entry(index: u64, term: u64, kind: EntryKind, len: usize) -> LogEntry {
+    let payload = Bytes::from(vec![(index % 251) as u8; len]);
+    LogEntry {
+        index,
+        term,
+        kind,
+        base_offset: 100,
+        last_offset_delta: 0,
+        payload,
+    }
+}
+
+fn data(index: u64, term: u64, len: usize) -> LogEntry {
+    entry(index, term, EntryKind::Data, len)
+}
+
+fn item(group: u64, entries: Vec<LogEntry>, log: &Arc<Counter>) -> RoundItem {
+    let durable_through = entries.last().map_or(0, |entry| entry.index);
+    RoundItem {
+        group,
+        entries,
+        log: Some(log.clone()),
+        durable_through,
+        ..RoundItem::default()
+    }
+}
+
+fn held(record: &GroupRecord) -> Vec<(u64, u64)> {
+    record
+        .entries
+        .iter()
+        .map(|entry| (entry.index, entry.term))
+        .collect()
+}
+
+#[test]
+fn w1_vote_lost_in_bulk_round() {
+    // The vote and a great batch come in one round: the round is bulk, and the vote is lost if it
+    // syncs the segment only.
+    let run = || {
+        let mut node = Node::new(1 << 20);
+        let log = Arc::new(Counter::default());
+        node.create(1, 9);
+        let hard_state = HardState {
+            term: 6,
+            vote: 3,
+            commit: 9,
+        };
+        let entries = vec![entry(10, 6, EntryKind::Noop, 0), data(11, 6, 1 << 20)];
+        let mut bulk = item(1, entries, &log);
+        bulk.hard_state = Some(hard_state);
+        let round = node.store().begin_round(vec![bulk]).unwrap();
+        assert!(round.is_bulk());
+        let result = round.sync().unwrap();
+        node.store().end_round(round, &result).unwrap();
+        assert_eq!(log.data.load(Ordering::Relaxed), 1);
+        let record = node.restart().groups.remove(&1).unwrap();
+        (record.hard_state == hard_state, held(&record))
+    };
+    assert_eq!(run(), (true, vec![(10, 6)]));
+    planted::set(Bug::W1, true);
+    assert!(!run().0, "the rule is off and nothing is lost");
+    planted::clear();
+}
+
+#[test]
+fn w1_the_next_round_stores_the_durable_index() {
+    let mut node = Node::new(1 << 20);
+    let log = Arc::new(Counter::default());
+    node.create(1, 0);
+    node.create(2, 0);
+    node.round(vec![item(1, vec![data(1, 1, 400 << 10)], &log)]);
+    assert!(node.store().needs_idle_round());
+    // Somebody else's round carries it.
+    node.round(vec![item(2, vec![data(1, 1, 10)], &log)]);
+    assert!(!node.store().needs_idle_round());
+    let groups = node.restart().groups;
+    assert_eq!((groups[&1].durable_index, groups[&2].durable_index), (1, 1));
+}
+
+#[test]
+fn w2_stale_replay() {
+    // (8..11, 5) are in the WAL; a leader of term 6 replaces 10 by WAL and 11 by the segment.
+    let run = || {
+        let mut node = Node::new(1 << 20);
+        let log = Arc::new(Counter::default());
+        node.create(1, 7);
+        node.round(vec![item(
+            1,
+            (8..=11).map(|index| data(index, 5, 50)).collect(),
+            &log,
+        )]);
+        node.round(vec![RoundItem {
+            group: 1,
+            cut: Some(10),
+            log: Some(log.clone()),
+            ..RoundItem::default()
+        }]);
+        let mut behind = item(
+            1,
+            vec![entry(10, 6, EntryKind::Noop, 0), data(11, 6, 1 << 20)],
+            &log,
+        );
+        behind.cut_done = true;
+        node.round(vec![behind]);
+        node.restart().groups.remove(&1).unwrap()
+    };
+    let record = run();
+    assert_eq!(held(&record), [(8, 5), (9, 5), (10, 6)]);
+    assert_eq!((record.unfinished_cut, record.durable_index), (None, 10));
+    planted::set(Bug::W2, true);
+    assert!(
+        held(&run()).contains(&(11, 5)),
+        "the rule is off and nothing stale is replayed"
+    );
+    planted::clear();
+}
+
+#[test]
+fn w2_only_a_cut_without_its_cut_done_is_repeated() {
+    let mut node = Node::new(1 << 20);
+    let log = Arc::new(Counter::default());
+    node.create(1, 0);
+    node.round(vec![item(
+        1,
+        (1..=5).map(|index| data(index, 1, 20)).collect(),
+        &log,
+    )]);
+    node.round(vec![RoundItem {
+        group: 1,
+        cut: Some(4),
+        ..RoundItem::default()
+    }]);
+    let record = node.restart().groups.remove(&1).unwrap();
+    assert_eq!((record.unfinished_cut, record.durable_index), (Some(4), 3));
+    assert_eq!(held(&record), [(1, 1), (2, 1), (3, 1)]);
+    // The log's recovery has repeated it; the first round says so.
+    node.store().log_opened(1, 3);
+    assert!(node.store().needs_idle_round());
+    node.store().idle_round().unwrap();
+    let record = node.restart().groups.remove(&1).unwrap();
+    assert_eq!(record.unfinished_cut, None);
+}
+
+#[test]
+fn w2_a_torn_tail_that_recovery_cut_is_cut_in_the_wal_too() {
+    let mut node = Node::new(1 << 20);
+    let log = Arc::new(Counter::default());
+    node.create(1, 0);
+    // The no-op is in the WAL, the data before it in a segment that was never synced.
+    let mut only_noop = item(1, vec![entry(3, 1, EntryKind::Noop, 0)], &log);
+    only_noop.durable_through = 0;
+    node.round(vec![only_noop]);
+    let record = node.restart().groups.remove(&1).unwrap();
+    assert_eq!((held(&record), record.durable_index), (vec![(3, 1)], 0));
+    node.store().log_opened(1, 0);
+    node.store().idle_round().unwrap();
+    node.round(vec![item(1, vec![data(1, 2, 5), data(2, 2, 5)], &log)]);
+    let record = node.restart().groups.remove(&1).unwrap();
+    assert_eq!(held(&record), [(1, 2), (2, 2)]);
+    assert_eq!(record.unfinished_cut, None);
+}
+
+#[test]
+fn a_reset_is_a_cut_of_everything() {
+    let mut node = Node::new(1 << 20);
+    let log = Arc::new(Counter::default());
+    node.create(1, 0);
+    node.round(vec![item(
+        1,
+        (1..=5).map(|index| data(index, 1, 20)).collect(),
+        &log,
+    )]);
+    let start = LogStart {
+        prev_index: 999,
+        prev_term: 7,
+        offset: 5000,
+    };
+    node.round(vec![RoundItem {
+        group: 1,
+        identity: Some((identity(1, 11), start)),
+        ..RoundItem::default()
+    }]);
+    let record = node.restart().groups.remove(&1).unwrap();
+    assert_eq!((record.start, record.unfinished_cut), (start, Some(0)));
+    assert_eq!((record.durable_index, held(&record)), (999, Vec::new()));
+}
+
+/// The records of the file with their places.
+fn records(disk: &MemDisk) -> Vec<(u64, u64, u64, Option<RecordBody>)> {
+    let dump = dump(disk, Path::new(WAL)).unwrap();
+    let items = dump.into_iter().filter_map(|item| match item {
+        DumpItem::Record {
+            file_offset,
+            header,
+            body,
+            ..
+        } => Some((file_offset, header.round, header.group, body)),
+        _ => None,
+    });
+    items.collect()
+}
+
+#[test]
+fn w3_old_laps() {
+    // A ring that is filled hundreds of times: what is read is only ever of the last laps.
+    let mut node = Node::new(32 << 10);
+    let log = Arc::new(Counter::default());
+    node.create(1, 0);
+    for index in 1..=2000 {
+        if node.store().needs_checkpoint() {
+            node.store().checkpoint().unwrap();
+        }
+        node.round(vec![item(1, vec![data(index, 1, 300)], &log)]);
+        if index % 97 == 0 {
+            let record = node.restart().groups.remove(&1).unwrap();
+            assert_eq!(record.durable_index, index);
+            let held = held(&record);
+            assert!(held.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0));
+            assert_eq!(held.last(), Some(&(index, 1)));
+            node.store().log_opened(1, index);
+        }
+    }
+    let rounds: Vec<u64> = records(&node.disk).iter().map(|record| record.1).collect();
+    assert!(rounds.is_sorted() && rounds[0] > 1500);
+    assert!(log.full.load(Ordering::Relaxed) > 20);
+}
+
+#[test]
+fn w3_a_bad_record_before_a_later_round_is_damage() {
+    let mut node = Node::new(1 << 20);
+    let log = Arc::new(Counter::default());
+    for group in 1..=3 {
+        node.create(group, 0);
+    }
+    node.round(vec![item(1, vec![data(1, 1, 40)], &log)]);
+    node.round(vec![item(2, vec![data(1, 1, 40)], &log)]);
+    node.round(vec![
+        item(1, vec![data(2, 1, 40)], &log),
+        item(3, vec![data(1, 1, 40)], &log),
+    ]);
+    let bad = records(&node.disk).iter().find(|r| r.1 == 5).unwrap().0;
+    node.stop();
+    assert!(node.disk.flip_bit(Path::new(WAL), bad + 70, 3));
+    let recovery = node.restart();
+    let damage = recovery.damage.unwrap();
+    assert_eq!(damage.places, [(bad, 512)]);
+    // Groups 1 and 3 go on behind the gap without one of their records missing; group 2 does not.
+    assert_eq!((damage.affected, damage.lost), (vec![2], vec![]));
+    assert!(recovery.groups[&2].recovering && !recovery.groups[&1].recovering);
+    assert_eq!(held(&recovery.groups[&1]), [(1, 1), (2, 1)]);
+    assert_eq!(held(&recovery.groups[&3]), [(1, 1)]);
+    // A checkpoint is asked for, and takes the damage and not the flag away.
+    assert!(node.store().needs_checkpoint());
+    node.store().checkpoint().unwrap();
+    let recovery = node.restart();
+    assert_eq!(recovery.damage, None);
+    assert!(recovery.groups[&2].recovering);
+}
+
+#[test]
+fn w3_a_bad_record_of_the_last_round_is_a_torn_tail() {
+    let mut node = Node::new(1 << 20);
+    let log = Arc::new(Counter::default());
+    node.create(1, 0);
+    node.round(vec![item(1, vec![data(1, 1, 40)], &log)]);
+    // One round of three records over several sectors, of which the middle one is lost.
+    node.round(vec![item(
+        1,
+        vec![data(2, 1, 900), data(3, 1, 900), data(4, 1, 900)],
+        &log,
+    )]);
+    let torn: Vec<u64> = records(&node.disk)
+        .iter()
+        .filter(|r| r.1 == 3)
+        .map(|r| r.0)
+        .collect();
+    assert_eq!(torn.len(), 3);
+    node.stop();
+    assert!(node.disk.flip_bit(Path::new(WAL), torn[1] + 60, 0));
+    let recovery = node.restart();
+    assert_eq!(recovery.damage, None);
+    assert_eq!(held(&recovery.groups[&1]), [(1, 1)]);
+    // The same place is written by this boot; what is left of the torn round never comes back.
+    node.store().log_opened(1, 1);
+    node.store().idle_round().unwrap();
+    node.round(vec![item(1, vec![data(2, 2, 900)], &log)]);
+    let recovery = node.restart();
+    assert_eq!(
+        (recovery.damage, held(&recovery.groups[&1])),
+        (None, vec![(1, 1), (2, 2)])
+    );
+}
+
+#[test]
+fn w3_states_that_a_checkpoint_wrote_and_that_are_gone_are_damage() {
+    let mut node = Node::new(64 << 10);
+    node.create(1, 0);
+    node.store().checkpoint().unwrap();
+    node.stop();
+    // The states lie right behind the creation and are the first thing to be read.
+    let state = records(&node.disk)
+        .iter()
+        .find(|r| matches!(r.3, Some(RecordBody::State(_))))
+        .unwrap()
+        .0;
+    for sector in 0..8 {
+        assert!(
+            node.disk
+                .flip_bit(Path::new(WAL), state + sector * 512 + 9, 1)
+        );
+    }
+    node.power_cut();
+    assert!(matches!(node.start(), Err(NodeError::Damaged { .. })));
+}
+
+#[test]
+fn w6_pinned_wal() {
+    // Group 1 is fenced at the start and never opens; the others fill the ring many times.
+    let mut node = Node::new(32 << 10);
+    let log = Arc::new(Counter::default());
+    node.create(1, 0);
+    node.create(2, 0);
+    node.round(vec![item(
+        1,
+        (1..=3).map(|index| data(index, 1, 100)).collect(),
+        &log,
+    )]);
+    node.restart();
+    node.store().log_opened(2, 0);
+    let mut next = 1;
+    for _ in 0..3 {
+        for _ in 0..400 {
+            if node.store().needs_checkpoint() {
+                node.store().checkpoint().unwrap();
+            }
+            node.round(vec![item(2, vec![data(next, 1, 300)], &log)]);
+            next += 1;
+        }
+        let recovery = node.restart();
+        node.store().log_opened(2, next - 1);
+        assert_eq!(held(&recovery.groups[&1]), [(1, 1), (2, 1), (3, 1)]);
+        assert_eq!(recovery.groups[&1].durable_index, 3);
+    }
+    let sides = |node: &Node| {
+        let names = node.disk.read_dir(Path::new("/data/node")).unwrap();
+        names
+            .iter()
+            .filter(|entry| entry.name.starts_with("fenced-1-"))
+            .count()
+    };
+    assert_eq!(sides(&node), 1);
+    // Repaired at last: the side file goes with the next checkpoint.
+    node.store().log_opened(1, 3);
+    node.store().checkpoint().unwrap();
+    let recovery = node.restart();
+    assert_eq!((sides(&node), held(&recovery.groups[&1])), (0, Vec::new()));
+    assert_eq!(recovery.groups[&1].durable_index, 3);
+}
+
+#[test]
+fn w6_a_round_without_room_makes_it() {
+    // Nobody ever calls for a checkpoint.
+    let mut node = Node::new(32 << 10);
+    let log = Arc::new(Counter::default());
+    node.create(1, 0);
+    for index in 1..=500 {
+        node.round(vec![item(1, vec![data(index, 1, 1000)], &log)]);
+    }
+    assert!(log.full.load(Ordering::Relaxed) > 5);
+    let record = node.restart().groups.remove(&1).unwrap();
+    assert_eq!(record.durable_index, 500);
+}
+
+#[test]
+fn w6_what_can_never_fit_is_refused() {
+    let node = Node::new(32 << 10);
+    node.create(1, 0);
+    let log = Arc::new(Counter::default());
+    let great = item(1, vec![entry(1, 1, EntryKind::Command, 64 << 10)], &log);
+    let refused = node.store().begin_round(vec![great]);
+    assert!(matches!(refused, Err(NodeError::WalTooSmall { .. })));
+    // Data of that size goes past the WAL.
+    node.round(vec![item(1, vec![data(1, 1, 64 << 10)], &log)]);
+    assert_eq!(log.data.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn w8_a_poisoned_log_is_read_again_from_the_wal() {
+    let mut node = Node::new(1 << 20);
+    let log = Arc::new(Counter::default());
+    node.create(1, 0);
+    node.round(vec![item(1, vec![data(1, 1, 50), data(2, 1, 50)], &log)]);
+    log.fails.store(true, Ordering::Relaxed);
+    let result = node.round(vec![item(1, vec![data(3, 1, 600 << 10)], &log)]);
+    assert_eq!(result.failed.len(), 1);
+    let record = node.store().read_group(1).unwrap().unwrap();
+    assert_eq!(
+        (held(&record), record.durable_index),
+        (vec![(1, 1), (2, 1)], 2)
+    );
+    // The checkpoint cannot sync it either, so its entries move to a side file ...
+    node.store().checkpoint().unwrap();
+    let record = node.store().read_group(1).unwrap().unwrap();
+    assert_eq!(held(&record), [(1, 1), (2, 1)]);
+    // ... where a restart finds them.
+    let record = node.restart().groups.remove(&1).unwrap();
+    assert_eq!(
+        (held(&record), record.durable_index),
+        (vec![(1, 1), (2, 1)], 2)
+    );
+}
+
+#[test]
+fn w8_a_round_of_a_poisoned_cache_is_written_again() {
+    // The sync of a round fails and its pages count as clean. The process dies of it (I10); its
+    // successor reads the round from the cache, and must not take it for durable as it is.
+    let mut node = Node::new(1 << 20);
+    node.create(1, 0);
+    let hard_state = HardState {
+        term: 9,
+        vote: 2,
+        commit: 0,
+    };
+    node.disk
+        .fail(Operation::Sync, Times::Once, |path| path.ends_with("wal"));
+    let vote = RoundItem {
+        group: 1,
+        hard_state: Some(hard_state),
+        ..RoundItem::default()
+    };
+    let round = node.store().begin_round(vec![vote]).unwrap();
+    assert!(round.sync().is_err());
+    drop(round);
+    node.stop();
+    assert_eq!(node.start().unwrap().groups[&1].hard_state, hard_state);
+    assert_eq!(node.restart().groups[&1].hard_state, hard_state);
+}
+
+#[test]
+fn i10_nothing_is_taken_after_the_wal_has_failed() {
+    let node = Node::new(1 << 20);
+    node.create(1, 0);
+    node.disk
+        .fail(Operation::Write, Times::Once, |path| path.ends_with("wal"));
+    assert!(matches!(
+        node.store().begin_round(Vec::new()),
+        Err(NodeError::WalFailed(_))
+    ));
+    assert!(matches!(
+        node.store().begin_round(Vec::new()),
+        Err(NodeError::Misuse { .. })
+    ));
+}
+
+#[test]
+fn one_sync_of_the_file_system_stands_for_many_files() {
+    let node = Node::new(8 << 20);
+    let logs: Vec<Arc<Counter>> = (0..100).map(|_| Arc::default()).collect();
+    for group in 1..=100 {
+        node.create(group, 0);
+    }
+    let items = |index: u64| {
+        let each = logs.iter().zip(1..);
+        each.map(|(log, group)| item(group, vec![data(index, 1, 100 << 10)], log))
+            .collect()
+    };
+    let result = node.round(items(1));
+    assert!(result.failed.is_empty());
+    // It fails as a whole: nobody knows whose pages were lost.
+    node.disk.fail(Operation::Sync, Times::Once, |path| {
+        path == Path::new("/data")
+    });
+    assert_eq!(node.round(items(2)).failed.len(), 100);
+}
+
+#[test]
+fn threads_sync_beside_the_wal() {
+    let mut node = Node::new(8 << 20);
+    node.stop();
+    node.config.flush_threads = 4;
+    node.start().unwrap();
+    let logs: Vec<Arc<Counter>> = (0..20).map(|_| Arc::default()).collect();
+    for group in 1..=20 {
+        node.create(group, 0);
+    }
+    logs[7].fails.store(true, Ordering::Relaxed);
+    let each = logs.iter().zip(1..);
+    let items = each
+        .map(|(log, group)| item(group, vec![data(1, 1, 200 << 10)], log))
+        .collect();
+    let failed = node.round(items).failed;
+    assert_eq!(
+        failed.iter().map(|(group, _)| *group).collect::<Vec<_>>(),
+        [8]
+    );
+    assert!(logs.iter().all(|log| log.data.load(Ordering::Relaxed) == 1));
+}
+
+#[test]
+fn r3_the_incarnation_is_raised_at_each_start() {
+    let mut node = Node::new(64 << 10);
+    node.create(1, 0);
+    assert_eq!(node.restart().incarnation, 2);
+    let copy = node.disk.snapshot();
+    assert_eq!(node.restart().incarnation, 3);
+    node.create(2, 0);
+    // A disk that was rolled back starts with an incarnation that its peers have seen.
+    node.stop();
+    node.disk.restore(&copy);
+    assert_eq!(node.restart().incarnation, 3);
+    // Only the identity is rolled back: the WAL knows better.
+    let path = PathBuf::from("/data/node/identity");
+    node.create(3, 0);
+    node.stop();
+    for offset in [20, 4096 + 20] {
+        // The newer slot goes, the older one is of the start before.
+        let before = node.disk.snapshot();
+        assert!(node.disk.flip_bit(&path, offset, 0));
+        node.power_cut();
+        match node.start() {
+            Ok(recovery) => assert_eq!(recovery.incarnation, 4),
+            Err(error) => assert!(matches!(error, NodeError::Damaged { .. })),
+        }
+        node.stop();
+        node.disk.restore(&before);
+    }
+}
+
+#[test]
+fn r2_the_clean_mark_counts_for_one_start() {
+    let mut node = Node::new(64 << 10);
+    node.create(1, 0);
+    let flags = Flags {
+        may_be_short: true,
+        recovering: false,
+    };
+    node.round(vec![RoundItem {
+        group: 1,
+        flags: Some(flags),
+        ..RoundItem::default()
+    }]);
+    node.store().close_clean().unwrap();
+    let recovery = node.restart();
+    assert!(!recovery.unclean_power_loss && recovery.groups[&1].may_be_short);
+    let recovery = node.restart();
+    assert!(recovery.unclean_power_loss);
+}
+
+#[test]
+fn a_directory_is_held_by_one_process() {
+    let mut node = Node::new(64 << 10);
+    let boot = Boot {
+        kernel_boot_id: "boot".into(),
+        node_id: 1,
+        new_directory_id: Uuid::from_u128(2),
+    };
+    let open = |node_id| {
+        let boot = Boot {
+            node_id,
+            ..boot.clone()
+        };
+        NodeStore::open(
+            node.disk.shared(),
+            Path::new("/data"),
+            NodeConfig::default(),
+            boot,
+        )
+    };
+    assert!(matches!(open(1), Err(NodeError::Locked { .. })));
+    node.store = None;
+    assert!(matches!(
+        open(2),
+        Err(NodeError::OtherNode {
+            stored: 1,
+            given: 2
+        })
+    ));
+}
+
+#[test]
+fn founding_can_be_stopped_anywhere() {
+    for seed in 0..40 {
+        let disk = MemDisk::new();
+        let boot = Boot {
+            kernel_boot_id: "boot".into(),
+            node_id: 1,
+            new_directory_id: Uuid::from_u128(7),
+        };
+        let config = NodeConfig {
+            wal_bytes: 64 << 10,
+            flush_threads: 0,
+            ..NodeConfig::default()
+        };
+        let operation = [
+            Operation::Sync,
+            Operation::SyncDir,
+            Operation::Rename,
+            Operation::Write,
+        ][seed as usize % 4];
+        let wal_only = seed % 3 == 0;
+        disk.fail(operation, Times::Once, move |path| {
+            !wal_only || path.to_string_lossy().contains("wal")
+        });
+        let open = || {
+            NodeStore::open(
+                disk.shared(),
+                Path::new("/data"),
+                config.clone(),
+                boot.clone(),
+            )
+        };
+        let first = open().map(|_| ());
+        disk.clear_faults();
+        disk.crash(seed, &CrashModel::RANDOM);
+        let (_, recovery) = open().unwrap();
+        // What was founded before the power went is there; else it is founded now.
+        assert!(recovery.founded == first.is_err() || !recovery.founded);
+    }
+}
+
+#[test]
+fn a_dump_writes_nothing_and_names_the_damage() {
+    let mut node = Node::new(64 << 10);
+    let log = Arc::new(Counter::default());
+    node.create(1, 0);
+    node.round(vec![item(1, vec![data(1, 1, 40)], &log)]);
+    node.round(vec![item(1, vec![data(2, 1, 40)], &log)]);
+    node.stop();
+    assert!(
+        node.disk
+            .flip_bit(Path::new(WAL), RING_OFFSET + 512 + 30, 2)
+    );
+    node.disk.crash(0, &CrashModel::KEEP_ALL);
+    node.disk.fail(Operation::Write, Times::Always, |_| true);
+    let items: Vec<DumpItem> = dump(&node.disk, Path::new(WAL))
+        .unwrap()
+        .into_iter()
+        .collect();
+    let damage = DumpItem::Damage {
+        file_offset: RING_OFFSET + 512,
+        bytes: 512,
+    };
+    assert!(items.contains(&damage));
+    assert!(matches!(
+        items.last(),
+        Some(DumpItem::End { torn: false, .. })
+    ));
+}
