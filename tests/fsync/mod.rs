@@ -25,9 +25,18 @@ const KAFKA_STORAGE_ERROR: i16 = 56;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("fsync::acks_all_waits_until_fdatasync_returns", waits),
-        trial("fsync::no_acks_all_is_answered_when_the_wal_cannot_be_synced", wal_fails),
-        trial("fsync::a_partition_that_cannot_be_synced_is_out_and_the_others_serve", log_fails),
-        trial("fsync::every_name_is_followed_by_an_fsync_of_its_directory", names),
+        trial(
+            "fsync::no_acks_all_is_answered_when_the_wal_cannot_be_synced",
+            wal_fails,
+        ),
+        trial(
+            "fsync::a_partition_that_cannot_be_synced_is_out_and_the_others_serve",
+            log_fails,
+        ),
+        trial(
+            "fsync::every_name_is_followed_by_an_fsync_of_its_directory",
+            names,
+        ),
     ]
 }
 
@@ -42,9 +51,13 @@ struct Shimmed {
 impl Shimmed {
     fn start() -> Result<Self> {
         if foreign_brokers().is_some() {
-            return Err(skip("fsync under a preloaded library", "the broker is not ours"));
+            return Err(skip(
+                "fsync under a preloaded library",
+                "the broker is not ours",
+            ));
         }
-        let directory = tempfile::tempdir_in(target_dir()?.join("tmp")).or_else(|_| tempfile::tempdir())?;
+        let directory =
+            tempfile::tempdir_in(target_dir()?.join("tmp")).or_else(|_| tempfile::tempdir())?;
         let library = directory.path().join("shim.so");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fsync/shim.c");
         let status = Command::new("cc")
@@ -64,7 +77,12 @@ impl Shimmed {
             ("RIVERRUN_SHIM_CONTROL", control.clone().into_os_string()),
             ("RIVERRUN_SHIM_LOG", log.clone().into_os_string()),
         ])?;
-        Ok(Self { node, control, log, _directory: directory })
+        Ok(Self {
+            node,
+            control,
+            log,
+            _directory: directory,
+        })
     }
 
     fn set(&self, mode: &str) -> Result<()> {
@@ -101,12 +119,18 @@ fn waits() -> Result<()> {
         }
         // A topic that opted out is answered all the same.
         connection.create_topic("cached", &[("write.caching", "true")])?;
-        ensure!(connection.produce("cached", 100)? == 0, "the first cached produce");
+        ensure!(
+            connection.produce("cached", 100)? == 0,
+            "the first cached produce"
+        );
         shimmed.set("b")?;
         let sent = connection.send_produce("cached", 100)?;
         let answer = connection.answer_within(sent, Duration::from_secs(20))?;
         shimmed.set("p")?;
-        ensure!(answer == Some(0), "write.caching=true does not wait for the disk, got {answer:?}");
+        ensure!(
+            answer == Some(0),
+            "write.caching=true does not wait for the disk, got {answer:?}"
+        );
         Ok(())
     })();
     shimmed.set("p")?;
@@ -126,7 +150,10 @@ fn wal_fails() -> Result<()> {
         Ok(None) => bail!("neither an answer nor an end within 20 s"),
     }
     let status = shimmed.node.wait_end()?;
-    ensure!(!status.success(), "a failed flush of the WAL must end the process as a failure");
+    ensure!(
+        !status.success(),
+        "a failed flush of the WAL must end the process as a failure"
+    );
     Ok(())
 }
 
@@ -136,14 +163,23 @@ fn log_fails() -> Result<()> {
         let mut connection = shimmed.connect()?;
         for topic in ["broken", "whole"] {
             connection.create_topic(topic, &[])?;
-            ensure!(connection.produce(topic, 100)? == 0, "the first produce to {topic}");
+            ensure!(
+                connection.produce(topic, 100)? == 0,
+                "the first produce to {topic}"
+            );
         }
         shimmed.set("l")?;
         // So much goes to the segment itself, whose fdatasync fails.
         let error = connection.produce("broken", 900_000)?;
-        ensure!(error == KAFKA_STORAGE_ERROR, "I10: a failed fdatasync was answered with {error}");
+        ensure!(
+            error == KAFKA_STORAGE_ERROR,
+            "I10: a failed fdatasync was answered with {error}"
+        );
         let error = connection.produce("broken", 100)?;
-        ensure!(error == KAFKA_STORAGE_ERROR, "I10: the partition took another batch: {error}");
+        ensure!(
+            error == KAFKA_STORAGE_ERROR,
+            "I10: the partition took another batch: {error}"
+        );
         // Small batches go through the WAL, which is whole.
         let error = connection.produce("whole", 100)?;
         ensure!(error == 0, "the other partition got error {error}");
@@ -187,5 +223,7 @@ fn names() -> Result<()> {
 
 fn is_durable_kind(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    [".log", ".raft", "wal", "identity", "partition.metadata"].iter().any(|end| name.ends_with(end))
+    [".log", ".raft", "wal", "identity", "partition.metadata"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }

@@ -9,7 +9,9 @@ use bytes::{Bytes, BytesMut};
 use riverrun_record::{BatchBuilder, Compression};
 use riverrun_wire::api::create_topics::{CreatableTopic, CreatableTopicConfig};
 use riverrun_wire::api::produce::{PartitionProduceData, TopicProduceData};
-use riverrun_wire::api::{CreateTopicsRequest, CreateTopicsResponse, ProduceRequest, ProduceResponse};
+use riverrun_wire::api::{
+    CreateTopicsRequest, CreateTopicsResponse, ProduceRequest, ProduceResponse,
+};
 use riverrun_wire::{Records, decode_response, encode_request};
 
 const CREATE_TOPICS_VERSION: i16 = 5;
@@ -32,7 +34,11 @@ impl Connection {
     pub(crate) fn open(brokers: &str) -> Result<Self> {
         let stream = TcpStream::connect(brokers)?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, next: 1, received: BytesMut::new() })
+        Ok(Self {
+            stream,
+            next: 1,
+            received: BytesMut::new(),
+        })
     }
 
     fn next_id(&mut self) -> i32 {
@@ -56,15 +62,24 @@ impl Connection {
             assignments: Vec::new(),
             configs,
         };
-        let request =
-            CreateTopicsRequest { topics: vec![topic], timeout_ms: 20_000, validate_only: false };
+        let request = CreateTopicsRequest {
+            topics: vec![topic],
+            timeout_ms: 20_000,
+            validate_only: false,
+        };
         let id = self.next_id();
         let frame = encode_request(&request, CREATE_TOPICS_VERSION, id, Some("fsync"))?;
         self.stream.write_all(&frame.into_bytes())?;
-        let answer = self.frame(id, PATIENCE)?.context("no answer to CreateTopics")?;
+        let answer = self
+            .frame(id, PATIENCE)?
+            .context("no answer to CreateTopics")?;
         let response = decode_response::<CreateTopicsResponse>(&answer, CREATE_TOPICS_VERSION)?;
         let topic = response.topics.first().context("no topic in the answer")?;
-        ensure!(topic.error_code == 0, "creating {name}: error {}", topic.error_code);
+        ensure!(
+            topic.error_code == 0,
+            "creating {name}: error {}",
+            topic.error_code
+        );
         Ok(())
     }
 
@@ -95,16 +110,24 @@ impl Connection {
 
     /// The error code of the answer, `None` where there is none in that time.
     pub(crate) fn answer_within(&mut self, sent: Sent, limit: Duration) -> Result<Option<i16>> {
-        let Some(answer) = self.frame(sent.0, limit)? else { return Ok(None) };
+        let Some(answer) = self.frame(sent.0, limit)? else {
+            return Ok(None);
+        };
         let response = decode_response::<ProduceResponse>(&answer, PRODUCE_VERSION)?;
-        let partition = response.responses.first().and_then(|t| t.partition_responses.first());
-        Ok(Some(partition.context("no partition in the answer")?.error_code))
+        let partition = response
+            .responses
+            .first()
+            .and_then(|t| t.partition_responses.first());
+        Ok(Some(
+            partition.context("no partition in the answer")?.error_code,
+        ))
     }
 
     /// Sends and waits: the error code.
     pub(crate) fn produce(&mut self, topic: &str, bytes: usize) -> Result<i16> {
         let sent = self.send_produce(topic, bytes)?;
-        self.answer_within(sent, PATIENCE)?.context("no answer to a produce")
+        self.answer_within(sent, PATIENCE)?
+            .context("no answer to a produce")
     }
 
     /// The next response frame, without its length.
@@ -116,7 +139,10 @@ impl Connection {
                 ensure!(length <= ANSWER_MAX_BYTES, "an answer of {length} bytes");
                 if self.received.len() >= 4 + length {
                     let frame = self.received.split_to(4 + length).freeze().slice(4..);
-                    ensure!(frame.starts_with(&id.to_be_bytes()), "an answer to another request");
+                    ensure!(
+                        frame.starts_with(&id.to_be_bytes()),
+                        "an answer to another request"
+                    );
                     return Ok(Some(frame));
                 }
             }

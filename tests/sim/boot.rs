@@ -46,8 +46,10 @@ pub fn settings_of(plan: &Plan, topic_id: Uuid) -> GroupSettings {
 
 impl World {
     fn settings(&self, node: usize) -> NodeSettings {
-        let (boots, directories) =
-            self.hosts.get(node).map_or((0, 0), |host| (host.boots, host.directories));
+        let (boots, directories) = self
+            .hosts
+            .get(node)
+            .map_or((0, 0), |host| (host.boots, host.directories));
         NodeSettings {
             node_id: node_id(node),
             kernel_boot_id: format!("boot-{boots}"),
@@ -59,7 +61,10 @@ impl World {
                 flush_threads: 0,
                 ..NodeConfig::default()
             },
-            group: GroupConfig { seed: self.plan.seed ^ (node as u64 + 1), ..GroupConfig::default() },
+            group: GroupConfig {
+                seed: self.plan.seed ^ (node as u64 + 1),
+                ..GroupConfig::default()
+            },
             shards: self.plan.shards,
         }
     }
@@ -69,7 +74,9 @@ impl World {
         let settings = self.settings(node);
         let arm = !self.calm && self.plan.has(Fault::CrashInsideCall) && self.rng.chance(150);
         let calls = self.rng.between(1, 60);
-        let Some(host) = self.hosts.get_mut(node) else { return };
+        let Some(host) = self.hosts.get_mut(node) else {
+            return;
+        };
         host.starting = false;
         if host.process.is_some() {
             return;
@@ -84,7 +91,9 @@ impl World {
         self.summary.restarts += 1;
         let plan = self.plan.clone();
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            Node::open(disk, &data_dir(), settings, |identity| settings_of(&plan, identity.topic_id))
+            Node::open(disk, &data_dir(), settings, |identity| {
+                settings_of(&plan, identity.topic_id)
+            })
         }));
         if self.is_blown(node) {
             self.crash_inside(node);
@@ -100,7 +109,12 @@ impl World {
             }
         };
         let directory = opened_node.directory_id();
-        tracing::info!(now_us = self.clock.now_us(), node, incarnation = opened_node.incarnation(), "up");
+        tracing::info!(
+            now_us = self.clock.now_us(),
+            node,
+            incarnation = opened_node.incarnation(),
+            "up"
+        );
         if !self.operator.admit(directory, opened_node.incarnation()) {
             // The others have seen a later life of this directory: its handshake is refused (R3).
             drop(opened_node);
@@ -110,7 +124,9 @@ impl World {
         }
         let mut process = Process {
             node: opened_node,
-            shards: (0..self.plan.shards.max(1)).map(|_| Shard::default()).collect(),
+            shards: (0..self.plan.shards.max(1))
+                .map(|_| Shard::default())
+                .collect(),
             controller: Controller::new(),
             views: BTreeMap::new(),
             lanes: BTreeMap::<u64, VecDeque<_>>::new(),
@@ -160,7 +176,10 @@ impl World {
             }
             Err(error) => {
                 let detail = format!("group {group} on node {node}: {error}");
-                self.check(Err(Violation::new("what_recovery_accepts_can_be_read", detail)));
+                self.check(Err(Violation::new(
+                    "what_recovery_accepts_can_be_read",
+                    detail,
+                )));
                 return false;
             }
         };
@@ -189,7 +208,9 @@ impl World {
         let watermark = handle.published().high_watermark;
         let mut index = reader.first_index();
         while index <= reader.last_index() {
-            let Ok(entries) = reader.entries(index, reader.last_index() + 1, 1 << 20) else { return };
+            let Ok(entries) = reader.entries(index, reader.last_index() + 1, 1 << 20) else {
+                return;
+            };
             for entry in &entries {
                 if entry.kind == EntryKind::Data && entry.next_offset() <= watermark {
                     self.apply_commands(node, process, &entry.payload);
@@ -205,7 +226,10 @@ impl World {
     /// A partition may be refused only where something was done to the disk.
     fn refused(&mut self, node: usize, group: u64, replica: u64, error: &OpenError) {
         use riverrun_storage::LogError;
-        let passes = matches!(error, OpenError::Log(LogError::Full { .. } | LogError::Io { .. }));
+        let passes = matches!(
+            error,
+            OpenError::Log(LogError::Full { .. } | LogError::Io { .. })
+        );
         if passes && self.nemesis.may_refuse(node) {
             // Started again when the disk takes calls again.
             let at = self.clock.now_us() + 1000 * MS;
@@ -214,7 +238,10 @@ impl World {
             self.operator.is_lost(group, replica, node);
         } else {
             let detail = format!("node {node} refuses an undamaged partition: {error}");
-            self.check(Err(Violation::new("recovery_accepts_what_a_crash_leaves", detail)));
+            self.check(Err(Violation::new(
+                "recovery_accepts_what_a_crash_leaves",
+                detail,
+            )));
         }
     }
 
@@ -226,21 +253,28 @@ impl World {
             self.start_later(node);
             return;
         }
-        let refused_by_disk = match error {
-            OpenError::Store(NodeError::Io { .. } | NodeError::WalFailed(_)) | OpenError::Io { .. } => true,
-            _ => false,
-        };
+        let refused_by_disk = matches!(
+            error,
+            OpenError::Store(NodeError::Io { .. } | NodeError::WalFailed(_)) | OpenError::Io { .. }
+        );
         if refused_by_disk && self.nemesis.may_refuse(node) {
             self.start_later(node);
             return;
         }
         let detail = format!("node {node} cannot start: {error}");
-        self.check(Err(Violation::new("recovery_accepts_what_a_crash_leaves", detail)));
+        self.check(Err(Violation::new(
+            "recovery_accepts_what_a_crash_leaves",
+            detail,
+        )));
     }
 
     /// The node starts again after a while.
     pub fn start_later(&mut self, node: usize) {
-        let delay = if self.calm { 200 * MS } else { self.rng.around(self.plan.down_us) };
+        let delay = if self.calm {
+            200 * MS
+        } else {
+            self.rng.around(self.plan.down_us)
+        };
         if let Some(host) = self.hosts.get_mut(node)
             && !host.starting
         {
@@ -306,7 +340,9 @@ impl World {
         self.memory_lost(node);
         self.end_process(node);
         let next = self.operator.next_replica();
-        let Some(host) = self.hosts.get_mut(node) else { return };
+        let Some(host) = self.hosts.get_mut(node) else {
+            return;
+        };
         host.disk.wipe();
         host.boots += 1;
         host.directories += 1;
@@ -323,10 +359,18 @@ impl World {
     /// A node without a replica of group 0 creates the one that the founding record, or whoever
     /// replaces a lost voter, names for it.
     fn ensure_controller_replica(&mut self, node: usize) {
-        let Some(host) = self.hosts.get(node) else { return };
+        let Some(host) = self.hosts.get(node) else {
+            return;
+        };
         let replica = host.controller_replica;
-        let Some(process) = host.process.as_deref() else { return };
-        if process.node.handle(CONTROLLER).is_some_and(|handle| handle.replica() == replica) {
+        let Some(process) = host.process.as_deref() else {
+            return;
+        };
+        if process
+            .node
+            .handle(CONTROLLER)
+            .is_some_and(|handle| handle.replica() == replica)
+        {
             return;
         }
         if process.refused.get(&CONTROLLER) == Some(&replica) {
@@ -353,14 +397,23 @@ impl World {
         voters: Vec<u64>,
     ) {
         let order = GroupOrder {
-            identity: LogIdentity { group, replica, topic_id, partition: 0 },
+            identity: LogIdentity {
+                group,
+                replica,
+                topic_id,
+                partition: 0,
+            },
             voters,
             learners: Vec::new(),
             settings: settings_of(&self.plan, topic_id),
         };
         self.routes.insert((group, replica), node);
-        let Some(host) = self.hosts.get_mut(node) else { return };
-        let Some(process) = host.process.as_deref_mut() else { return };
+        let Some(host) = self.hosts.get_mut(node) else {
+            return;
+        };
+        let Some(process) = host.process.as_deref_mut() else {
+            return;
+        };
         if !matches!(process.flusher, Flusher::Idle) {
             // A creation waits for what the flusher is at.
             process.must_reconcile = true;
@@ -369,7 +422,10 @@ impl World {
         if process.node.handle(group).is_some() {
             let shard = process.shard_of(group);
             self.turn(node, vec![(shard, Input::Remove { group })]);
-            let Some(process) = self.hosts.get_mut(node).and_then(|host| host.process.as_deref_mut())
+            let Some(process) = self
+                .hosts
+                .get_mut(node)
+                .and_then(|host| host.process.as_deref_mut())
             else {
                 return;
             };
@@ -377,7 +433,11 @@ impl World {
                 return self.order_failed(node, &error);
             }
         }
-        let Some(process) = self.hosts.get_mut(node).and_then(|host| host.process.as_deref_mut()) else {
+        let Some(process) = self
+            .hosts
+            .get_mut(node)
+            .and_then(|host| host.process.as_deref_mut())
+        else {
             return;
         };
         process.lanes.remove(&group);
@@ -409,7 +469,11 @@ impl World {
 
     /// Removes a replica that is no member any more.
     pub fn remove(&mut self, node: usize, group: u64) {
-        let Some(process) = self.hosts.get_mut(node).and_then(|host| host.process.as_deref_mut()) else {
+        let Some(process) = self
+            .hosts
+            .get_mut(node)
+            .and_then(|host| host.process.as_deref_mut())
+        else {
             return;
         };
         if process.node.handle(group).is_none() || !matches!(process.flusher, Flusher::Idle) {
@@ -417,7 +481,11 @@ impl World {
         }
         let shard = process.shard_of(group);
         self.turn(node, vec![(shard, Input::Remove { group })]);
-        let Some(process) = self.hosts.get_mut(node).and_then(|host| host.process.as_deref_mut()) else {
+        let Some(process) = self
+            .hosts
+            .get_mut(node)
+            .and_then(|host| host.process.as_deref_mut())
+        else {
             return;
         };
         process.views.remove(&group);
@@ -431,7 +499,9 @@ impl World {
 
     /// Does what the controller's image orders this node to do.
     pub fn reconcile(&mut self, node: usize) {
-        let Some(process) = self.process(node) else { return };
+        let Some(process) = self.process(node) else {
+            return;
+        };
         let directory = process.node.directory_id();
         let own = node_id(node);
         let mut wanted = Vec::new();
@@ -441,7 +511,10 @@ impl World {
                     replica.node == own && (replica.directory == directory || planted::is(Bug::R3))
                 });
                 for replica in of_this_node {
-                    let here = process.node.handle(partition.group).map(|handle| handle.replica());
+                    let here = process
+                        .node
+                        .handle(partition.group)
+                        .map(|handle| handle.replica());
                     let refused = process.refused.get(&partition.group).copied();
                     let refused = refused.filter(|_| !planted::is(Bug::R3));
                     let newest = here.max(refused).unwrap_or(0);
@@ -462,11 +535,16 @@ impl World {
 
     /// Groups that a node's image shows become known to clients.
     fn learn_groups(&mut self, node: usize) {
-        let Some(process) = self.process(node) else { return };
+        let Some(process) = self.process(node) else {
+            return;
+        };
         let mut groups = Vec::new();
         for topic in process.controller.image().topics.values() {
-            let place = (0..self.plan.groups.len()).find(|place| Self::topic_of(*place) == topic.id);
-            let (Some(place), Some(partition)) = (place, topic.partitions.first()) else { continue };
+            let place =
+                (0..self.plan.groups.len()).find(|place| Self::topic_of(*place) == topic.id);
+            let (Some(place), Some(partition)) = (place, topic.partitions.first()) else {
+                continue;
+            };
             for replica in &partition.replicas {
                 let on = usize::try_from(replica.node - 1).unwrap_or(0);
                 groups.push((place, partition.group, replica.replica, on));
@@ -475,7 +553,11 @@ impl World {
         for (place, group, replica, on) in groups {
             self.routes.insert((group, replica), on);
             if self.groups.insert(group, place).is_none() {
-                for client in self.clients.iter_mut().filter(|client| client.group_place() == place) {
+                for client in self
+                    .clients
+                    .iter_mut()
+                    .filter(|client| client.group_place() == place)
+                {
                     client.group = Some(group);
                 }
             }

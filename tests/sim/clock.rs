@@ -51,7 +51,11 @@ pub struct Clock<E> {
 impl<E> Default for Clock<E> {
     fn default() -> Self {
         // Not 0, so that a time that was never set is seen as such.
-        Self { now_us: SECOND, scheduled: 0, queue: BinaryHeap::new() }
+        Self {
+            now_us: SECOND,
+            scheduled: 0,
+            queue: BinaryHeap::new(),
+        }
     }
 }
 
@@ -72,10 +76,18 @@ impl<E> Clock<E> {
     pub fn after(&mut self, delay_us: u64, event: E) {
         self.scheduled += 1;
         let at_us = self.now_us + delay_us;
-        self.queue.push(Scheduled { at_us, number: self.scheduled, event });
+        self.queue.push(Scheduled {
+            at_us,
+            number: self.scheduled,
+            event,
+        });
     }
 
     /// The next event; time moves on to it.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it never ends, or has more to say than an iterator"
+    )]
     pub fn next(&mut self) -> Option<E> {
         let next = self.queue.pop()?;
         self.now_us = self.now_us.max(next.at_us);

@@ -69,7 +69,9 @@ impl History {
     /// # Errors
     /// Where it had been acknowledged at another offset.
     pub fn acknowledged(&mut self, id: i64, offset: i64, now_us: u64) -> Result<(), Violation> {
-        let Some(batch) = self.batches.get_mut(&id) else { return Ok(()) };
+        let Some(batch) = self.batches.get_mut(&id) else {
+            return Ok(());
+        };
         match batch.acked {
             Some((before, _)) if before != offset && batch.idempotent => Err(Violation::new(
                 "no_duplicate_of_an_idempotent_producer",

@@ -41,12 +41,17 @@ impl View {
     /// Where they cannot be read.
     pub fn read(reader: &LogReader) -> Result<Self, String> {
         let before = reader.start().prev_index;
-        let mut view = Self { before, checked: before, ..Self::default() };
+        let mut view = Self {
+            before,
+            checked: before,
+            ..Self::default()
+        };
         let last = reader.last_index();
         while view.last() < last {
             let from = view.last() + 1;
-            let entries =
-                reader.entries(from, last + 1, 1 << 20).map_err(|e| format!("entry {from}: {e}"))?;
+            let entries = reader
+                .entries(from, last + 1, 1 << 20)
+                .map_err(|e| format!("entry {from}: {e}"))?;
             if entries.is_empty() {
                 return Err(format!("entry {from} cannot be read"));
             }
@@ -70,7 +75,8 @@ impl View {
     /// The entry of an index.
     #[must_use]
     pub fn get(&self, index: u64) -> Option<&Mark> {
-        self.marks.get(usize::try_from(index.checked_sub(self.before + 1)?).ok()?)
+        self.marks
+            .get(usize::try_from(index.checked_sub(self.before + 1)?).ok()?)
     }
 
     /// Every entry.
@@ -92,7 +98,12 @@ impl View {
 
     /// The log begins again behind an index.
     pub fn reset(&mut self, before: u64) {
-        *self = Self { before, checked: before, judged_term: self.judged_term, ..Self::default() };
+        *self = Self {
+            before,
+            checked: before,
+            judged_term: self.judged_term,
+            ..Self::default()
+        };
     }
 
     /// An entry was written.

@@ -63,24 +63,44 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.log {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt().with_env_filter(filter).without_time().init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .without_time()
+            .init();
     } else {
         silence_panics();
     }
-    let options =
-        Options { seconds: arguments.seconds, nodes: arguments.nodes, bench: arguments.bench };
+    let options = Options {
+        seconds: arguments.seconds,
+        nodes: arguments.nodes,
+        bench: arguments.bench,
+    };
     if arguments.hunt {
-        let found = Bug::ALL.into_iter().filter(|bug| hunt(*bug, &arguments, &options)).count();
+        let found = Bug::ALL
+            .into_iter()
+            .filter(|bug| hunt(*bug, &arguments, &options))
+            .count();
         say(&format!("{found} of {} planted bugs found", Bug::ALL.len()));
-        return if found == Bug::ALL.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return if found == Bug::ALL.len() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
     if let Some(name) = &arguments.bug {
         let Some(bug) = Bug::from_name(name) else {
             let names: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
-            say(&format!("no bug is called {name:?}; there are {}", names.join(", ")));
+            say(&format!(
+                "no bug is called {name:?}; there are {}",
+                names.join(", ")
+            ));
             return ExitCode::from(2);
         };
-        return if hunt(bug, &arguments, &options) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return if hunt(bug, &arguments, &options) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
     sweep(&arguments, &options)
 }
@@ -119,7 +139,10 @@ fn sweep(arguments: &Arguments, options: &Options) -> ExitCode {
     }
     let wall = begun.elapsed().as_secs_f64();
     say(&format!("{total}{wall:>14.1} wall seconds"));
-    say(&format!("{:>14.1} simulated seconds a wall second", total.hours() * 3600.0 / wall));
+    say(&format!(
+        "{:>14.1} simulated seconds a wall second",
+        total.hours() * 3600.0 / wall
+    ));
     if broken == 0 {
         return ExitCode::SUCCESS;
     }
@@ -131,7 +154,11 @@ fn sweep(arguments: &Arguments, options: &Options) -> ExitCode {
 fn hunt(bug: Bug, arguments: &Arguments, options: &Options) -> bool {
     let begun = now();
     for seed in arguments.from..arguments.from.saturating_add(arguments.seeds) {
-        let Outcome { violation: Some(violation), .. } = run(seed, options, Some(bug)) else {
+        let Outcome {
+            violation: Some(violation),
+            ..
+        } = run(seed, options, Some(bug))
+        else {
             continue;
         };
         if run(seed, options, None).violation.is_some() {
@@ -139,9 +166,17 @@ fn hunt(bug: Bug, arguments: &Arguments, options: &Options) -> bool {
         }
         let tried = seed - arguments.from + 1;
         let wall = begun.elapsed().as_secs();
-        say(&format!("{seed} {} {}  # {tried} seeds, {wall} s", bug.name(), violation.invariant));
+        say(&format!(
+            "{seed} {} {}  # {tried} seeds, {wall} s",
+            bug.name(),
+            violation.invariant
+        ));
         return true;
     }
-    say(&format!("# {} not found in {} seeds", bug.name(), arguments.seeds));
+    say(&format!(
+        "# {} not found in {} seeds",
+        bug.name(),
+        arguments.seeds
+    ));
     false
 }

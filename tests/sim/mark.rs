@@ -46,7 +46,11 @@ impl Mark {
                 mark.batch = view.base_timestamp();
                 mark.crc = view.crc();
                 mark.producer = view.producer_id();
-                mark.sequence = (view.producer_epoch(), view.base_sequence(), view.last_sequence());
+                mark.sequence = (
+                    view.producer_epoch(),
+                    view.base_sequence(),
+                    view.last_sequence(),
+                );
             }
             _ => mark.crc = crc32fast::hash(&entry.payload),
         }

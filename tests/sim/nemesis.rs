@@ -173,7 +173,10 @@ impl World {
             && let Some(host) = self.hosts.get_mut(victim)
         {
             // A copy of this life cannot be told from the original, so it is not put back yet.
-            let usable = host.backup.as_ref().is_some_and(|(life, _)| *life < host.life);
+            let usable = host
+                .backup
+                .as_ref()
+                .is_some_and(|(life, _)| *life < host.life);
             if host.backup.is_none() || (usable && backup) {
                 host.backup = Some((host.life, host.disk.snapshot()));
             }
@@ -191,7 +194,8 @@ impl World {
                     && let Some((_, backup)) = host.backup.take()
                 {
                     host.disk.restore(&backup);
-                    host.disk.crash(1, &riverrun_storage::disk::mem::CrashModel::LOSE_ALL);
+                    host.disk
+                        .crash(1, &riverrun_storage::disk::mem::CrashModel::LOSE_ALL);
                 }
             }
             Fault::DeleteDirectory => {
@@ -202,7 +206,9 @@ impl World {
                 {
                     let dirs: Vec<PathBuf> = entries
                         .iter()
-                        .filter(|entry| entry.is_dir && entry.name != riverrun_storage::node::NODE_DIR)
+                        .filter(|entry| {
+                            entry.is_dir && entry.name != riverrun_storage::node::NODE_DIR
+                        })
                         .map(|entry| data_dir().join(&entry.name))
                         .collect();
                     let at = self.nemesis.rng.index(dirs.len());
@@ -220,7 +226,9 @@ impl World {
     fn flip_bits(&mut self, victim: usize) {
         self.memory_lost(victim);
         self.nemesis.damaged.insert(victim);
-        let Some(host) = self.hosts.get(victim) else { return };
+        let Some(host) = self.hosts.get(victim) else {
+            return;
+        };
         let [old, _] = &host.durable_lengths;
         let node_dir = data_dir().join(riverrun_storage::node::NODE_DIR);
         let files: Vec<(PathBuf, u64)> = old
@@ -237,13 +245,19 @@ impl World {
             }
         }
         // The page cache is gone with the power, so that what was flipped is what is read.
-        host.disk.crash(1, &riverrun_storage::disk::mem::CrashModel::KEEP_ALL);
+        host.disk
+            .crash(1, &riverrun_storage::disk::mem::CrashModel::KEEP_ALL);
     }
 
     fn drop_head(&mut self, node: usize) {
         let groups: Vec<u64> = self.groups.keys().copied().collect();
-        let Some(group) = self.nemesis.rng.pick(&groups) else { return };
-        let Some(handle) = self.process(node).and_then(|process| process.node.handle(group)) else {
+        let Some(group) = self.nemesis.rng.pick(&groups) else {
+            return;
+        };
+        let Some(handle) = self
+            .process(node)
+            .and_then(|process| process.node.handle(group))
+        else {
             return;
         };
         let (first, last) = (handle.reader().first_index(), handle.reader().last_index());
@@ -254,8 +268,13 @@ impl World {
     fn transfer(&mut self, to: usize) {
         let mut groups: Vec<u64> = self.groups.keys().copied().collect();
         groups.push(CONTROLLER);
-        let Some(group) = self.nemesis.rng.pick(&groups) else { return };
-        let Some(handle) = self.process(to).and_then(|process| process.node.handle(group)) else {
+        let Some(group) = self.nemesis.rng.pick(&groups) else {
+            return;
+        };
+        let Some(handle) = self
+            .process(to)
+            .and_then(|process| process.node.handle(group))
+        else {
             return;
         };
         let replica = handle.replica();
@@ -265,7 +284,10 @@ impl World {
                 .is_some_and(|handle| handle.published().role == Role::Leader)
         };
         if let Some(leader) = (0..self.plan.nodes).find(leads) {
-            self.inputs(leader, vec![(group, Input::Transfer { group, to: replica })]);
+            self.inputs(
+                leader,
+                vec![(group, Input::Transfer { group, to: replica })],
+            );
         }
     }
 

@@ -41,7 +41,13 @@ impl Network {
     /// A whole network.
     #[must_use]
     pub fn new(plan: NetworkPlan, nodes: usize, rng: Rng) -> Self {
-        Self { plan, rng, nodes, links: vec![Link::default(); nodes * nodes], healed: false }
+        Self {
+            plan,
+            rng,
+            nodes,
+            links: vec![Link::default(); nodes * nodes],
+            healed: false,
+        }
     }
 
     fn link(&mut self, from: usize, to: usize) -> Option<&mut Link> {
@@ -93,7 +99,9 @@ impl Network {
         let again = !healed && self.rng.chance(plan.duplicate_permille);
         let again_us = again.then(|| delay_us + self.rng.between(0, plan.slow_us));
         let noticed_us = self.rng.between(500, 200_000);
-        let Some(link) = self.link(from, to) else { return Fate::Lost { noticed_us } };
+        let Some(link) = self.link(from, to) else {
+            return Fate::Lost { noticed_us };
+        };
         if lost || link.cut {
             return Fate::Lost { noticed_us };
         }
@@ -109,6 +117,8 @@ impl Network {
     /// Whether a direction is cut: what is under way on it is lost as well.
     #[must_use]
     pub fn is_cut(&self, from: usize, to: usize) -> bool {
-        self.links.get(from * self.nodes + to).is_some_and(|link| link.cut)
+        self.links
+            .get(from * self.nodes + to)
+            .is_some_and(|link| link.cut)
     }
 }

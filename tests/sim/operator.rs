@@ -5,13 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use riverrun_record::{Limits, validate};
 use riverrun_replication::conf::Change;
-use riverrun_replication::controller::{
-    Command, CreateTopicRequest, RegisterBroker, encode_batch,
-};
+use riverrun_replication::controller::{Command, CreateTopicRequest, RegisterBroker, encode_batch};
 use riverrun_replication::shard::Input;
 use riverrun_replication::{Acks, Produce, Role, Ticket};
-use riverrun_record::{Limits, validate};
 use riverrun_storage::planted::{self, Bug};
 use uuid::Uuid;
 
@@ -101,8 +99,14 @@ impl Operator {
 
     /// A new replica is to take the place of whatever the group had on a node.
     pub fn replace(&mut self, group: u64, new: u64, node: usize) {
-        self.joining.retain(|joining| joining.group != group || joining.node != node);
-        self.joining.push(Joining { group, new, node, promote: true });
+        self.joining
+            .retain(|joining| joining.group != group || joining.node != node);
+        self.joining.push(Joining {
+            group,
+            new,
+            node,
+            promote: true,
+        });
     }
 
     /// Somebody wants a replica moved, chosen by the draw.
@@ -159,8 +163,11 @@ impl World {
         let controller = &self.process(leader)?.controller;
         let image = controller.image();
         for node in 0..self.hosts.len() {
-            let Some(process) = self.process(node) else { continue };
-            let (directory, incarnation) = (process.node.directory_id(), process.node.incarnation());
+            let Some(process) = self.process(node) else {
+                continue;
+            };
+            let (directory, incarnation) =
+                (process.node.directory_id(), process.node.incarnation());
             let known = image.brokers.get(&node_id(node)).is_some_and(|broker| {
                 broker.directory == directory && broker.incarnation == incarnation
             });
@@ -207,7 +214,10 @@ impl World {
                         .get(&replica.node)
                         .is_some_and(|broker| broker.directory != replica.directory);
                     if moved_disk
-                        || self.operator.lost.contains_key(&(partition.group, replica.replica))
+                        || self
+                            .operator
+                            .lost
+                            .contains_key(&(partition.group, replica.replica))
                     {
                         return controller
                             .plan_replace_replica(&topic.id, number, replica.replica, replica.node)
@@ -239,28 +249,59 @@ impl World {
             Some(*node) != learner
                 && !(self.plan.endangers(*node) && partition.replicas.len() <= 2)
                 && self.process(*node).is_some()
-                && !partition.replicas.iter().any(|replica| replica.node == node_id(*node))
+                && !partition
+                    .replicas
+                    .iter()
+                    .any(|replica| replica.node == node_id(*node))
         })?;
-        let gone = usize::try_from((draw >> 32) % partition.replicas.len().max(1) as u64).unwrap_or(0);
+        let gone =
+            usize::try_from((draw >> 32) % partition.replicas.len().max(1) as u64).unwrap_or(0);
         let old = partition.replicas.get(gone)?.replica;
-        controller.plan_replace_replica(&topic.id, 0, old, node_id(free)).ok()
+        controller
+            .plan_replace_replica(&topic.id, 0, old, node_id(free))
+            .ok()
     }
 
     /// Writes a command to group 0. Whether it got there is seen in the image.
     fn command(&mut self, leader: usize, command: &Command) {
-        let Ok(batch) = encode_batch(std::slice::from_ref(command)) else { return };
+        let Ok(batch) = encode_batch(std::slice::from_ref(command)) else {
+            return;
+        };
         let limits = Limits::new(self.clock.now_ms());
-        let Ok(summary) = validate(&batch, &limits) else { return };
+        let Ok(summary) = validate(&batch, &limits) else {
+            return;
+        };
         self.operator.requests += 1;
-        let ticket = Ticket { connection: OPERATOR, request: self.operator.requests, slot: 0 };
-        let produce = Produce { ticket, acks: Acks::All, batch, summary, expected_epoch: None };
-        self.inputs(leader, vec![(CONTROLLER, Input::Produce { group: CONTROLLER, produce })]);
+        let ticket = Ticket {
+            connection: OPERATOR,
+            request: self.operator.requests,
+            slot: 0,
+        };
+        let produce = Produce {
+            ticket,
+            acks: Acks::All,
+            batch,
+            summary,
+            expected_epoch: None,
+        };
+        self.inputs(
+            leader,
+            vec![(
+                CONTROLLER,
+                Input::Produce {
+                    group: CONTROLLER,
+                    produce,
+                },
+            )],
+        );
     }
 
     /// Replicas of the leader's image that the group's configuration does not have yet are brought
     /// in.
     fn learn(&mut self, leader: usize) {
-        let Some(process) = self.process(leader) else { return };
+        let Some(process) = self.process(leader) else {
+            return;
+        };
         let mut wanted = Vec::new();
         for topic in process.controller.image().topics.values() {
             for partition in &topic.partitions {
@@ -274,11 +315,20 @@ impl World {
         }
         for (group, replica, node) in wanted {
             self.routes.insert((group, replica), node);
-            let known = self.operator.joining.iter().any(|j| j.group == group && j.new == replica)
+            let known = self
+                .operator
+                .joining
+                .iter()
+                .any(|j| j.group == group && j.new == replica)
                 || self.operator.retired.contains(&(group, replica))
                 || self.is_voter(group, replica);
             if !known {
-                self.operator.joining.push(Joining { group, new: replica, node, promote: true });
+                self.operator.joining.push(Joining {
+                    group,
+                    new: replica,
+                    node,
+                    promote: true,
+                });
             }
         }
     }
@@ -287,23 +337,50 @@ impl World {
         self.leader_of(group)
             .and_then(|leader| self.process(leader))
             .and_then(|process| {
-                let partition = process.shards.get(process.shard_of(group))?.partition(group)?;
+                let partition = process
+                    .shards
+                    .get(process.shard_of(group))?
+                    .partition(group)?;
                 let conf = partition.group().conf().1;
                 Some(conf.get_voters().contains(&replica) && conf.get_voters_outgoing().is_empty())
             })
             .unwrap_or(false)
     }
 
+    /// Whether the controller's leader is so far that it knows a replica id to be given out.
+    fn knows(&self, group: u64, replica: u64) -> bool {
+        group == CONTROLLER
+            || replica > OWN_REPLICAS
+            || self
+                .leader_of(CONTROLLER)
+                .and_then(|leader| self.process(leader))
+                .is_some_and(|process| process.controller.image().next_replica > replica)
+    }
+
     /// The members that group should have by the newest image: voters only.
     fn members_wanted(&self, group: u64) -> Option<Vec<u64>> {
         if group == CONTROLLER {
-            return Some(self.hosts.iter().map(|host| host.controller_replica).collect());
+            return Some(
+                self.hosts
+                    .iter()
+                    .map(|host| host.controller_replica)
+                    .collect(),
+            );
         }
         let leader = self.leader_of(CONTROLLER)?;
         let image = self.process(leader)?.controller.image();
-        let topic = image.topics.values().find(|t| t.partitions.iter().any(|p| p.group == group))?;
+        let topic = image
+            .topics
+            .values()
+            .find(|t| t.partitions.iter().any(|p| p.group == group))?;
         let partition = topic.partitions.iter().find(|p| p.group == group)?;
-        Some(partition.replicas.iter().map(|replica| replica.replica).collect())
+        Some(
+            partition
+                .replicas
+                .iter()
+                .map(|replica| replica.replica)
+                .collect(),
+        )
     }
 
     /// Takes every replica that is on its way one step further.
@@ -319,17 +396,34 @@ impl World {
 
     /// True when it has arrived.
     fn join_one(&mut self, joining: &Joining) -> bool {
-        let Joining { group, new, node, promote, .. } = *joining;
-        let Some(leader) = self.leader_of(group) else { return false };
-        let Some(wanted) = self.members_wanted(group) else { return false };
+        let Joining {
+            group,
+            new,
+            node,
+            promote,
+            ..
+        } = *joining;
+        let Some(leader) = self.leader_of(group) else {
+            return false;
+        };
+        let Some(wanted) = self.members_wanted(group) else {
+            return false;
+        };
         if promote && !wanted.contains(&new) {
-            // It was lost or replaced itself on its way.
-            self.operator.retired.insert((group, new));
-            return true;
+            // It was lost or replaced itself on its way, unless the image is older than its id.
+            let gone = self.knows(group, new);
+            if gone {
+                self.operator.retired.insert((group, new));
+            }
+            return gone;
         }
-        let Some(process) = self.process(leader) else { return false };
-        let Some(partition) =
-            process.shards.get(process.shard_of(group)).and_then(|shard| shard.partition(group))
+        let Some(process) = self.process(leader) else {
+            return false;
+        };
+        let Some(partition) = process
+            .shards
+            .get(process.shard_of(group))
+            .and_then(|shard| shard.partition(group))
         else {
             return false;
         };
@@ -354,8 +448,13 @@ impl World {
         } else if !conf.get_learners().contains(&new) {
             vec![Change::AddLearner(new)]
         } else {
-            let here = self.process(node).and_then(|process| process.node.handle(group));
-            let last = process.node.handle(group).map_or(0, |handle| handle.reader().last_index());
+            let here = self
+                .process(node)
+                .and_then(|process| process.node.handle(group));
+            let last = process
+                .node
+                .handle(group)
+                .map_or(0, |handle| handle.reader().last_index());
             let matched = partition.group().matched(new);
             if here.is_none_or(|handle| handle.replica() != new) || matched + 8 < last {
                 return false;
@@ -365,8 +464,22 @@ impl World {
                 .collect()
         };
         self.operator.requests += 1;
-        let ticket = Ticket { connection: OPERATOR, request: self.operator.requests, slot: 0 };
-        self.inputs(leader, vec![(group, Input::Change { group, ticket, changes })]);
+        let ticket = Ticket {
+            connection: OPERATOR,
+            request: self.operator.requests,
+            slot: 0,
+        };
+        self.inputs(
+            leader,
+            vec![(
+                group,
+                Input::Change {
+                    group,
+                    ticket,
+                    changes,
+                },
+            )],
+        );
         false
     }
 
@@ -379,16 +492,29 @@ impl World {
 
     /// Groups with a learner get it, and a new one where it was lost.
     fn place_learners(&mut self) {
-        let wanted: Vec<(usize, usize, Option<u64>)> =
-            self.operator.learners.iter().map(|(at, (node, id))| (*at, *node, *id)).collect();
+        let wanted: Vec<(usize, usize, Option<u64>)> = self
+            .operator
+            .learners
+            .iter()
+            .map(|(at, (node, id))| (*at, *node, *id))
+            .collect();
         for (place, node, known) in wanted {
-            let Some(group) = self.groups.iter().find(|(_, at)| **at == place).map(|(id, _)| *id) else {
+            let Some(group) = self
+                .groups
+                .iter()
+                .find(|(_, at)| **at == place)
+                .map(|(id, _)| *id)
+            else {
                 continue;
             };
-            let Some(process) = self.process(node) else { continue };
+            let Some(process) = self.process(node) else {
+                continue;
+            };
             let here = process.node.handle(group).map(|handle| handle.replica());
             let lost = known.is_some_and(|id| self.operator.lost.contains_key(&(group, id)));
-            let Some(voters) = self.first_voters(group) else { continue };
+            let Some(voters) = self.first_voters(group) else {
+                continue;
+            };
             match known {
                 Some(id) if here == Some(id) && !lost => continue,
                 Some(id) if !lost && here.is_none() && !self.operator.is_retired(group, id) => {
@@ -401,11 +527,18 @@ impl World {
             let id = self.operator.next_replica();
             if let Some(old) = known {
                 self.operator.lost.remove(&(group, old));
-                self.operator.joining.retain(|j| j.group != group || j.new != old);
+                self.operator
+                    .joining
+                    .retain(|j| j.group != group || j.new != old);
             }
             self.operator.learners.insert(place, (node, Some(id)));
             self.create(node, group, id, Self::topic_of(place), voters);
-            self.operator.joining.push(Joining { group, new: id, node, promote: false });
+            self.operator.joining.push(Joining {
+                group,
+                new: id,
+                node,
+                promote: false,
+            });
         }
     }
 
@@ -413,7 +546,9 @@ impl World {
         (0..self.hosts.len()).find_map(|node| {
             let image = self.process(node)?.controller.image();
             let mut partitions = image.topics.values().flat_map(|topic| &topic.partitions);
-            partitions.find(|partition| partition.group == group).map(|p| p.first_voters.clone())
+            partitions
+                .find(|partition| partition.group == group)
+                .map(|p| p.first_voters.clone())
         })
     }
 
@@ -421,8 +556,12 @@ impl World {
     fn tidy(&mut self) {
         let groups: Vec<u64> = self.groups.keys().copied().collect();
         for group in groups {
-            let Some(wanted) = self.members_wanted(group) else { continue };
-            self.operator.lost.retain(|(of, replica), _| *of != group || wanted.contains(replica));
+            let Some(wanted) = self.members_wanted(group) else {
+                continue;
+            };
+            self.operator
+                .lost
+                .retain(|(of, replica), _| *of != group || wanted.contains(replica));
             for node in 0..self.hosts.len() {
                 let Some(handle) = self.process(node).and_then(|p| p.node.handle(group)) else {
                     continue;
@@ -431,14 +570,20 @@ impl World {
                 let member = wanted.contains(&replica)
                     || self.is_wanted_learner(group, replica)
                     || self.is_member(group, replica);
-                if !member && !self.operator.is_busy() {
+                if !member && !self.operator.is_busy() && self.knows(group, replica) {
                     self.operator.retired.insert((group, replica));
                     self.remove(node, group);
                 }
             }
         }
-        let own: Vec<u64> = self.hosts.iter().map(|host| host.controller_replica).collect();
-        self.operator.lost.retain(|(of, replica), _| *of != CONTROLLER || own.contains(replica));
+        let own: Vec<u64> = self
+            .hosts
+            .iter()
+            .map(|host| host.controller_replica)
+            .collect();
+        self.operator
+            .lost
+            .retain(|(of, replica), _| *of != CONTROLLER || own.contains(replica));
         self.replace_controller_replicas();
     }
 
@@ -468,7 +613,10 @@ impl World {
     }
 
     fn is_member(&self, group: u64, replica: u64) -> bool {
-        let Some(process) = self.leader_of(group).and_then(|leader| self.process(leader)) else {
+        let Some(process) = self
+            .leader_of(group)
+            .and_then(|leader| self.process(leader))
+        else {
             return true;
         };
         process

@@ -211,7 +211,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seconds: 30, nodes: None, bench: false }
+        Self {
+            seconds: 30,
+            nodes: None,
+            bench: false,
+        }
     }
 }
 
@@ -228,8 +232,9 @@ impl Plan {
         let nodes = options.nodes.unwrap_or(drawn).max(1);
         let count = if options.bench { 10 } else { rng.between(1, 4) };
         let no_caching = rng.coin();
-        let groups: Vec<GroupPlan> =
-            (0..count).map(|_| group_plan(&mut rng, nodes, no_caching, options.bench)).collect();
+        let groups: Vec<GroupPlan> = (0..count)
+            .map(|_| group_plan(&mut rng, nodes, no_caching, options.bench))
+            .collect();
         let clients = client_plans(&mut rng, groups.len(), options.bench);
         let tiny_wal = rng.chance(600);
         let mut plan = Self {
@@ -238,7 +243,11 @@ impl Plan {
             shards: if rng.coin() { 1 } else { 2 },
             groups,
             clients,
-            wal_bytes: if tiny_wal { rng.between(64, 192) << 10 } else { 1 << 20 },
+            wal_bytes: if tiny_wal {
+                rng.between(64, 192) << 10
+            } else {
+                1 << 20
+            },
             small_round_max_bytes: match rng.below(4) {
                 0 => 0,
                 1 => rng.between(200, 1500),
@@ -268,17 +277,28 @@ impl Plan {
 
     /// A group of one or two voters cannot lose one of them: none of those is the victim's.
     fn spare_the_victim(&mut self) {
-        let strikes = self.faults.iter().any(|(fault, _)| fault.hurts_the_victim());
+        let strikes = self
+            .faults
+            .iter()
+            .any(|(fault, _)| fault.hurts_the_victim());
         if !strikes || self.nodes == 1 {
             return;
         }
         let (nodes, victim) = (self.nodes, self.victim);
         // Where a majority lost its memory, a caching group waits for every voter (R2): none of them
         // may be gone for good.
-        for group in self.groups.iter_mut().filter(|group| group.voters.contains(&victim)) {
+        for group in self
+            .groups
+            .iter_mut()
+            .filter(|group| group.voters.contains(&victim))
+        {
             group.caching = false;
         }
-        for group in self.groups.iter_mut().filter(|group| group.voters.len() <= 2) {
+        for group in self
+            .groups
+            .iter_mut()
+            .filter(|group| group.voters.len() <= 2)
+        {
             let mut others = (0..nodes).filter(|node| *node != victim);
             let spare = others.find(|node| !group.voters.contains(node));
             for voter in &mut group.voters {
@@ -297,7 +317,11 @@ impl Plan {
     /// Whether something durable may be lost on a node.
     #[must_use]
     pub fn endangers(&self, node: usize) -> bool {
-        node == self.victim && self.faults.iter().any(|(fault, _)| fault.hurts_the_victim())
+        node == self.victim
+            && self
+                .faults
+                .iter()
+                .any(|(fault, _)| fault.hurts_the_victim())
     }
 
     /// Whether a class is switched on.
@@ -320,14 +344,26 @@ fn group_plan(rng: &mut Rng, nodes: usize, no_caching: bool, bench: bool) -> Gro
         _ => 3,
     };
     let alone_with_learner = voters == 1 && nodes > 1;
-    let learner = if alone_with_learner { order.get(1).copied() } else { None };
+    let learner = if alone_with_learner {
+        order.get(1).copied()
+    } else {
+        None
+    };
     order.truncate(voters);
     GroupPlan {
         voters: order,
         learner,
         caching: !no_caching && rng.coin(),
-        segment_bytes: if bench { 1 << 20 } else { rng.between(2, 24) << 10 },
-        min_insync_replicas: if rng.chance(100) { 2.min(u32::try_from(voters).unwrap_or(1)) } else { 1 },
+        segment_bytes: if bench {
+            1 << 20
+        } else {
+            rng.between(2, 24) << 10
+        },
+        min_insync_replicas: if rng.chance(100) {
+            2.min(u32::try_from(voters).unwrap_or(1))
+        } else {
+            1
+        },
     }
 }
 
@@ -342,8 +378,16 @@ fn client_plans(rng: &mut Rng, groups: usize, bench: bool) -> Vec<ClientPlan> {
                 group,
                 idempotent,
                 acks_all: bench || idempotent || rng.chance(700),
-                window: if idempotent { 1 + rng.index(5) } else { 1 + rng.index(3) },
-                every_us: if bench { 100 * MS } else { rng.between(20, 400) * MS },
+                window: if idempotent {
+                    1 + rng.index(5)
+                } else {
+                    1 + rng.index(3)
+                },
+                every_us: if bench {
+                    100 * MS
+                } else {
+                    rng.between(20, 400) * MS
+                },
                 max_records: rng.between(1, 6),
                 batch_bytes: if bench {
                     (1024, 1024)
@@ -378,7 +422,11 @@ fn disk_plan(rng: &mut Rng) -> DiskPlan {
         flush_us: if fast { (100, 1000) } else { (MS, 30 * MS) },
         slow_permille: if rng.coin() { rng.between(1, 100) } else { 0 },
         slow_us: rng.between(20, 1500) * MS,
-        slow_write_permille: if rng.chance(300) { rng.between(1, 100) } else { 0 },
+        slow_write_permille: if rng.chance(300) {
+            rng.between(1, 100)
+        } else {
+            0
+        },
     }
 }
 

@@ -26,7 +26,12 @@ impl Readers {
     /// Consumers at the beginning.
     #[must_use]
     pub fn new(rng: Rng) -> Self {
-        Self { rng, positions: BTreeMap::new(), epochs: BTreeMap::new(), requests: 0 }
+        Self {
+            rng,
+            positions: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            requests: 0,
+        }
     }
 }
 
@@ -35,31 +40,47 @@ impl World {
     pub fn read(&mut self, place: usize) {
         let again = self.readers.rng.between(50, 400) * MS;
         self.clock.after(again, Event::Read { group: place });
-        let Some(group) = self.groups.iter().find(|(_, at)| **at == place).map(|(id, _)| *id) else {
+        let Some(group) = self
+            .groups
+            .iter()
+            .find(|(_, at)| **at == place)
+            .map(|(id, _)| *id)
+        else {
             return;
         };
         let leaders: Vec<usize> = (0..self.hosts.len())
             .filter(|node| {
-                self.process(*node).and_then(|p| p.node.handle(group)).is_some_and(|handle| {
-                    let published = handle.published();
-                    published.role == Role::Leader && published.ready
-                })
+                self.process(*node)
+                    .and_then(|p| p.node.handle(group))
+                    .is_some_and(|handle| {
+                        let published = handle.published();
+                        published.role == Role::Leader && published.ready
+                    })
             })
             .collect();
-        let Some(node) = self.readers.rng.pick(&leaders) else { return };
+        let Some(node) = self.readers.rng.pick(&leaders) else {
+            return;
+        };
         if self.readers.rng.chance(300) {
             self.readers.requests += 1;
             let request = self.readers.requests;
             let shown = self.invariants.watermarks.highest(group);
             self.invariants.confirmed.asked(request, group, shown);
-            let ticket = Ticket { connection: CONFIRM, request, slot: 0 };
+            let ticket = Ticket {
+                connection: CONFIRM,
+                request,
+                slot: 0,
+            };
             self.inputs(node, vec![(group, Input::Confirm { group, ticket })]);
         }
         self.fetch(node, group);
     }
 
     fn fetch(&mut self, node: usize, group: u64) {
-        let Some(handle) = self.process(node).and_then(|process| process.node.handle(group)) else {
+        let Some(handle) = self
+            .process(node)
+            .and_then(|process| process.node.handle(group))
+        else {
             return;
         };
         let published = handle.published();
@@ -73,7 +94,11 @@ impl World {
         let offset = if from_anywhere {
             let span = published.high_watermark - published.log_start_offset;
             published.log_start_offset
-                + self.readers.rng.below(span.max(0).cast_unsigned()).cast_signed()
+                + self
+                    .readers
+                    .rng
+                    .below(span.max(0).cast_unsigned())
+                    .cast_signed()
         } else {
             position.max(published.log_start_offset)
         };
@@ -81,7 +106,10 @@ impl World {
             return;
         }
         let max_bytes = usize::try_from(self.readers.rng.between(1, 16 << 10)).unwrap_or(1);
-        let fetched = match handle.reader().fetch(offset, published.high_watermark, max_bytes, true) {
+        let fetched = match handle
+            .reader()
+            .fetch(offset, published.high_watermark, max_bytes, true)
+        {
             Ok(fetched) => fetched,
             Err(error) => {
                 if !self.nemesis.may_refuse(node) && !self.nemesis.may_be_damaged(node) {
@@ -96,7 +124,8 @@ impl World {
             for batch in batches(piece) {
                 let Ok(batch) = batch else {
                     let detail = format!("group {group} on node {node} at {offset}: not a batch");
-                    return self.check(Err(Violation::new("committed_offsets_can_be_read", detail)));
+                    return self
+                        .check(Err(Violation::new("committed_offsets_can_be_read", detail)));
                 };
                 let first = batch.base_offset();
                 if expected.is_some_and(|expected| expected != first) || !batch.crc_is_valid() {

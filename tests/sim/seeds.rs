@@ -19,7 +19,10 @@ pub struct KnownSeed {
 /// Every line of the file.
 #[must_use]
 pub fn known() -> Vec<KnownSeed> {
-    include_str!("seeds.txt").lines().filter_map(parse).collect()
+    include_str!("seeds.txt")
+        .lines()
+        .filter_map(parse)
+        .collect()
 }
 
 fn parse(line: &str) -> Option<KnownSeed> {
@@ -27,7 +30,11 @@ fn parse(line: &str) -> Option<KnownSeed> {
     let seed = words.next()?.parse().ok()?;
     let bug = Bug::from_name(words.next()?);
     let invariant = words.next().unwrap_or("-").to_owned();
-    Some(KnownSeed { seed, bug, invariant })
+    Some(KnownSeed {
+        seed,
+        bug,
+        invariant,
+    })
 }
 
 #[cfg(test)]
@@ -36,9 +43,11 @@ mod tests {
 
     #[test]
     fn every_line_is_understood() {
-        let lines = include_str!("seeds.txt")
-            .lines()
-            .filter(|line| line.split('#').next().is_some_and(|text| !text.trim().is_empty()));
+        let lines = include_str!("seeds.txt").lines().filter(|line| {
+            line.split('#')
+                .next()
+                .is_some_and(|text| !text.trim().is_empty())
+        });
         assert_eq!(lines.count(), known().len());
     }
 }

@@ -7,8 +7,8 @@ use riverrun_replication::Role;
 use crate::clock::{MS, SECOND};
 use crate::invariants::acknowledged_is_never_lost as never_lost;
 use crate::invariants::no_group_stuck::{self, Standing};
-use crate::invariants::{Violation, one_value_at_one_offset as one_value};
 use crate::invariants::producer_state_rebuilt_equals_kept as producers;
+use crate::invariants::{Violation, one_value_at_one_offset as one_value};
 use crate::world::{CONTROLLER, Event, World};
 
 impl World {
@@ -37,7 +37,9 @@ impl World {
         }
         let stopped = self.clients.iter().all(|client| client.stopped);
         if !stopped && self.all_progressed() {
-            self.clients.iter_mut().for_each(|client| client.stopped = true);
+            self.clients
+                .iter_mut()
+                .for_each(|client| client.stopped = true);
         }
         if stopped && self.is_quiet() {
             self.compare_at_the_end();
@@ -57,15 +59,19 @@ impl World {
     }
 
     fn progressed(&self, group: u64) -> bool {
-        self.clients.iter().any(|client| client.group == Some(group) && client.progress > 0)
+        self.clients
+            .iter()
+            .any(|client| client.group == Some(group) && client.progress > 0)
     }
 
     fn is_quiet(&self) -> bool {
         self.clients.iter().all(|client| client.open() == 0)
             && !self.operator.is_busy()
-            && self.groups.keys().chain([&CONTROLLER]).all(|group| {
-                no_group_stuck::check(&self.standing(*group)).is_ok()
-            })
+            && self
+                .groups
+                .keys()
+                .chain([&CONTROLLER])
+                .all(|group| no_group_stuck::check(&self.standing(*group)).is_ok())
     }
 
     fn standing(&self, group: u64) -> Standing {
@@ -73,7 +79,9 @@ impl World {
         let replicas = members
             .iter()
             .map(|(replica, node)| {
-                let handle = self.process(*node).and_then(|process| process.node.handle(group));
+                let handle = self
+                    .process(*node)
+                    .and_then(|process| process.node.handle(group));
                 let shown = handle
                     .filter(|handle| handle.replica() == *replica)
                     .map(|handle| handle.published())
@@ -90,7 +98,10 @@ impl World {
     }
 
     fn say_what_is_stuck(&mut self) {
-        let groups: Vec<u64> = [CONTROLLER].into_iter().chain(self.groups.keys().copied()).collect();
+        let groups: Vec<u64> = [CONTROLLER]
+            .into_iter()
+            .chain(self.groups.keys().copied())
+            .collect();
         let mut checked = Ok(());
         for group in groups {
             let mut standing = self.standing(group);
@@ -121,7 +132,11 @@ impl World {
                 text.push_str(&format!("node {node} is down; "));
                 continue;
             };
-            match process.shards.get(process.shard_of(group)).and_then(|s| s.partition(group)) {
+            match process
+                .shards
+                .get(process.shard_of(group))
+                .and_then(|s| s.partition(group))
+            {
                 Some(partition) => text.push_str(&format!("node {node} {:?}; ", partition.group())),
                 None => text.push_str(&format!("node {node} has none; ")),
             }
@@ -134,15 +149,22 @@ impl World {
         let mut whole = Vec::new();
         for (group, nodes) in &self.short {
             for node in nodes {
-                let Some(process) = self.process(*node) else { continue };
-                let partition =
-                    process.shards.get(process.shard_of(*group)).and_then(|s| s.partition(*group));
+                let Some(process) = self.process(*node) else {
+                    continue;
+                };
+                let partition = process
+                    .shards
+                    .get(process.shard_of(*group))
+                    .and_then(|s| s.partition(*group));
                 let Some(partition) = partition else { continue };
                 let replica = partition.group().replica();
                 let voter = partition.group().conf().1.get_voters().contains(&replica);
                 // One that leads by itself has not said yet what it lacks before it may answer.
                 let said = !partition.group().is_leader()
-                    || process.node.handle(*group).is_some_and(|h| h.published().ready);
+                    || process
+                        .node
+                        .handle(*group)
+                        .is_some_and(|h| h.published().ready);
                 if voter && said && !partition.is_recovering() {
                     whole.push((*group, *node));
                 }
@@ -163,11 +185,19 @@ impl World {
         let groups: Vec<u64> = self.groups.keys().copied().collect();
         for group in groups {
             for node in 0..self.hosts.len() {
-                let Some(log) = self.invariants.committed.log(group) else { continue };
-                let Some(process) = self.process(node) else { continue };
-                let Some(handle) = process.node.handle(group) else { continue };
-                let partition =
-                    process.shards.get(process.shard_of(group)).and_then(|s| s.partition(group));
+                let Some(log) = self.invariants.committed.log(group) else {
+                    continue;
+                };
+                let Some(process) = self.process(node) else {
+                    continue;
+                };
+                let Some(handle) = process.node.handle(group) else {
+                    continue;
+                };
+                let partition = process
+                    .shards
+                    .get(process.shard_of(group))
+                    .and_then(|s| s.partition(group));
                 let Some(partition) = partition else { continue };
                 let published = handle.published();
                 if published.high_watermark != log.end_offset() || log.forked_term() > 0 {
@@ -205,25 +235,39 @@ impl World {
 
     /// Reads a replica's files from end to end.
     fn read_all(&mut self, group: u64, node: usize) {
-        let Some(handle) = self.process(node).and_then(|process| process.node.handle(group)) else {
+        let Some(handle) = self
+            .process(node)
+            .and_then(|process| process.node.handle(group))
+        else {
             return;
         };
         let published = handle.published();
-        let Some(log) = self.invariants.committed.log(group) else { return };
+        let Some(log) = self.invariants.committed.log(group) else {
+            return;
+        };
         let forked = log.forked_term() > 0;
         let mut offset = published.log_start_offset;
         let mut checked = Ok(());
         while offset < published.high_watermark && checked.is_ok() {
-            let fetched = match handle.reader().fetch(offset, published.high_watermark, 1 << 20, true) {
-                Ok(fetched) => fetched,
-                Err(error) => {
-                    let detail = format!("group {group} on node {node} at {offset}: {error}");
-                    checked = Err(Violation::new("committed_offsets_can_be_read", detail));
-                    break;
-                }
-            };
+            let fetched =
+                match handle
+                    .reader()
+                    .fetch(offset, published.high_watermark, 1 << 20, true)
+                {
+                    Ok(fetched) => fetched,
+                    Err(error) => {
+                        let detail = format!("group {group} on node {node} at {offset}: {error}");
+                        checked = Err(Violation::new("committed_offsets_can_be_read", detail));
+                        break;
+                    }
+                };
             let before = offset;
-            for batch in fetched.batches.iter().flat_map(|piece| batches(piece)).flatten() {
+            for batch in fetched
+                .batches
+                .iter()
+                .flat_map(|piece| batches(piece))
+                .flatten()
+            {
                 let who = format!("the file of node {node}");
                 let (first, id, crc) = (batch.base_offset(), batch.base_timestamp(), batch.crc());
                 checked = match log.at_offset(first) {
@@ -235,7 +279,9 @@ impl World {
                     None if forked => Ok(()),
                     None => Err(Violation::new(
                         "committed_agrees",
-                        format!("group {group}: {who} has batch {id} at {first}, nobody committed it"),
+                        format!(
+                            "group {group}: {who} has batch {id} at {first}, nobody committed it"
+                        ),
                     )),
                 };
                 if checked.is_err() {

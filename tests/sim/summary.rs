@@ -50,7 +50,10 @@ impl Summary {
             ("events", &mut self.events),
             ("kills", &mut self.kills),
             ("power losses", &mut self.power_losses),
-            ("crashes inside a disk call", &mut self.crashes_inside_a_call),
+            (
+                "crashes inside a disk call",
+                &mut self.crashes_inside_a_call,
+            ),
             ("restarts", &mut self.restarts),
             ("elections", &mut self.elections),
             ("log cuts", &mut self.cuts),
@@ -69,7 +72,10 @@ impl Summary {
             ("batches acknowledged", &mut self.batches_acknowledged),
             ("batches of unknown outcome", &mut self.batches_unknown),
             ("batches read", &mut self.batches_read),
-            ("duplicates of plain producers", &mut self.duplicates_of_plain_producers),
+            (
+                "duplicates of plain producers",
+                &mut self.duplicates_of_plain_producers,
+            ),
             ("batches lost from memory", &mut self.lost_from_memory),
         ]
     }

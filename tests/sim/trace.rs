@@ -14,7 +14,9 @@ impl Trace {
     /// Notes that something happened.
     pub fn note(&mut self, parts: &[u64]) {
         for part in parts {
-            self.0 = (self.0 ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+            self.0 = (self.0 ^ part)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(29);
         }
     }
 

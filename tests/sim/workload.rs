@@ -126,8 +126,14 @@ impl Client {
 
     /// Does what is due; gives what is to be sent to the leader and when it wants to be woken again.
     pub fn wake(&mut self, now_us: u64, history: &mut History) -> (Vec<Request>, u64) {
-        let Some(group) = self.group else { return (Vec::new(), 50 * MS) };
-        if self.pending.front().is_some_and(|p| now_us >= p.deadline_us) {
+        let Some(group) = self.group else {
+            return (Vec::new(), 50 * MS);
+        };
+        if self
+            .pending
+            .front()
+            .is_some_and(|p| now_us >= p.deadline_us)
+        {
             self.give_up(history);
         }
         if !self.stopped && now_us >= self.next_batch_us && self.pending.len() < self.plan.window {
@@ -136,16 +142,20 @@ impl Client {
         }
         let mut out = Vec::new();
         if now_us >= self.not_before_us {
-            let late = self
-                .pending
-                .iter()
-                .any(|p| p.sent_us.is_some_and(|at| now_us >= at + self.plan.retry_us));
+            let late = self.pending.iter().any(|p| {
+                p.sent_us
+                    .is_some_and(|at| now_us >= at + self.plan.retry_us)
+            });
             if late {
                 // Nobody answers: all over again, in order, perhaps at another node.
                 self.all_over_again();
                 self.look_elsewhere(None);
             }
-            let acks = if self.plan.acks_all { Acks::All } else { Acks::Leader };
+            let acks = if self.plan.acks_all {
+                Acks::All
+            } else {
+                Acks::Leader
+            };
             for pending in self.pending.iter_mut().filter(|p| p.sent_us.is_none()) {
                 self.attempts += 1;
                 pending.attempt = self.attempts;
@@ -186,7 +196,9 @@ impl Client {
     fn make(&mut self, group: u64, now_us: u64, history: &mut History) {
         let id = history.next_id();
         let records = self.rng.between(1, self.plan.max_records);
-        let bytes = self.rng.between(self.plan.batch_bytes.0, self.plan.batch_bytes.1);
+        let bytes = self
+            .rng
+            .between(self.plan.batch_bytes.0, self.plan.batch_bytes.1);
         let each = usize::try_from(bytes / records).unwrap_or(8).max(24);
         let mut builder = BatchBuilder::new(Compression::None, None);
         if self.plan.idempotent {
@@ -199,8 +211,12 @@ impl Client {
                 return;
             }
         }
-        let Ok(bytes) = builder.build_mut() else { return };
-        let Ok(view) = BatchView::parse(&bytes) else { return };
+        let Ok(bytes) = builder.build_mut() else {
+            return;
+        };
+        let Ok(view) = BatchView::parse(&bytes) else {
+            return;
+        };
         let count = u32::try_from(view.record_count()).unwrap_or(0);
         self.sequence = riverrun_record::increment_sequence(self.sequence, view.record_count());
         history.made(
@@ -218,7 +234,13 @@ impl Client {
             },
         );
         let deadline_us = now_us + self.plan.deadline_us;
-        self.pending.push_back(Pending { batch: id, bytes, sent_us: None, attempt: 0, deadline_us });
+        self.pending.push_back(Pending {
+            batch: id,
+            bytes,
+            sent_us: None,
+            attempt: 0,
+            deadline_us,
+        });
     }
 
     fn all_over_again(&mut self) {

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use riverrun_record::{Limits, validate};
 use riverrun_replication::message::{Body, PeerMessage, RaftKind};
 use riverrun_replication::shard::{Effect, Input};
 use riverrun_replication::{Produce, ProduceError, Role, Ticket};
-use riverrun_record::{Limits, validate};
 use riverrun_storage::LogEntry;
 use uuid::Uuid;
 
@@ -13,8 +13,8 @@ use crate::clock::{Clock, MS};
 use crate::history::History;
 use crate::host::{Flusher, Host, LaneWrite, Process, Syncing};
 use crate::invariants::acknowledged_is_never_lost as lost;
+use crate::invariants::nothing_uncommitted_is_served as served;
 use crate::invariants::{Checked, Invariants, Violation, nothing_committed_is_cut};
-use crate::invariants::{nothing_uncommitted_is_served as served};
 use crate::mark::Mark;
 use crate::nemesis::Nemesis;
 use crate::network::{Fate, Network};
@@ -39,17 +39,49 @@ const MAX_ROUNDS: u32 = 10_000;
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each is what its name says")]
 pub enum Event {
-    Start { node: usize },
-    Tick { node: usize, life: u64 },
-    Frame { from: usize, to: usize, messages: Vec<PeerMessage> },
-    Unreachable { node: usize, life: u64, replicas: Vec<(u64, u64)> },
-    Lane { node: usize, life: u64, group: u64 },
-    Work { node: usize, life: u64 },
-    Synced { node: usize, life: u64 },
-    Client { client: usize },
-    Request { node: usize, request: Box<Request> },
-    Answer { answer: Answer },
-    Read { group: usize },
+    Start {
+        node: usize,
+    },
+    Tick {
+        node: usize,
+        life: u64,
+    },
+    Frame {
+        from: usize,
+        to: usize,
+        messages: Vec<PeerMessage>,
+    },
+    Unreachable {
+        node: usize,
+        life: u64,
+        replicas: Vec<(u64, u64)>,
+    },
+    Lane {
+        node: usize,
+        life: u64,
+        group: u64,
+    },
+    Work {
+        node: usize,
+        life: u64,
+    },
+    Synced {
+        node: usize,
+        life: u64,
+    },
+    Client {
+        client: usize,
+    },
+    Request {
+        node: usize,
+        request: Box<Request>,
+    },
+    Answer {
+        answer: Answer,
+    },
+    Read {
+        group: usize,
+    },
     Operator,
     Fault,
     Look,
@@ -119,7 +151,12 @@ impl World {
             .iter()
             .enumerate()
             .map(|(at, client)| {
-                Client::new(at, *client, nodes, Rng::stream(seed, &format!("client {at}")))
+                Client::new(
+                    at,
+                    *client,
+                    nodes,
+                    Rng::stream(seed, &format!("client {at}")),
+                )
             })
             .collect();
         let mut hosts: Vec<Host> = (0..nodes).map(|at| Host::new(at as u64 + 1)).collect();
@@ -142,7 +179,10 @@ impl World {
             groups: BTreeMap::new(),
             short: BTreeMap::new(),
             excused: BTreeSet::new(),
-            summary: Summary { runs: 1, ..Summary::default() },
+            summary: Summary {
+                runs: 1,
+                ..Summary::default()
+            },
             trace: Trace::default(),
             violation: None,
             calm: false,
@@ -163,7 +203,8 @@ impl World {
             self.clock.after(delay, Event::Start { node });
         }
         for client in 0..self.clients.len() {
-            self.clock.after(100 * MS + client as u64, Event::Client { client });
+            self.clock
+                .after(100 * MS + client as u64, Event::Client { client });
         }
         for group in 0..self.plan.groups.len() {
             self.clock.after(500 * MS, Event::Read { group });
@@ -185,7 +226,9 @@ impl World {
 
     /// Lets one event happen. False when there is none, which never is.
     pub fn step(&mut self) -> bool {
-        let Some(event) = self.clock.next() else { return false };
+        let Some(event) = self.clock.next() else {
+            return false;
+        };
         self.summary.events += 1;
         self.trace.note(&[self.clock.now_us()]);
         tracing::trace!(now_us = self.clock.now_us(), ?event, "event");
@@ -194,13 +237,17 @@ impl World {
     }
 
     fn lives(&self, node: usize, life: u64) -> bool {
-        self.hosts.get(node).is_some_and(|host| host.life == life && host.process.is_some())
+        self.hosts
+            .get(node)
+            .is_some_and(|host| host.life == life && host.process.is_some())
     }
 
     /// Whether a node stands still; then the event comes again when it goes on.
     fn postponed(&self, node: usize) -> Option<u64> {
         let until = self.hosts.get(node)?.paused_until_us;
-        until.checked_sub(self.clock.now_us()).filter(|left| *left > 0)
+        until
+            .checked_sub(self.clock.now_us())
+            .filter(|left| *left > 0)
     }
 
     fn happen(&mut self, event: Event) {
@@ -220,7 +267,11 @@ impl World {
             Event::Start { node } => self.start(node),
             Event::Tick { node, life } if self.lives(node, life) => self.tick(node, life),
             Event::Frame { from, to, messages } => self.frame(from, to, messages),
-            Event::Unreachable { node, life, replicas } if self.lives(node, life) => {
+            Event::Unreachable {
+                node,
+                life,
+                replicas,
+            } if self.lives(node, life) => {
                 let inputs = replicas.into_iter();
                 let inputs =
                     inputs.map(|(group, replica)| (group, Input::Unreachable { group, replica }));
@@ -241,11 +292,21 @@ impl World {
     }
 
     fn tick(&mut self, node: usize, life: u64) {
-        let permille = self.hosts.get(node).map_or(1000, |host| host.clock_permille).max(1);
-        self.clock.after(self.plan.tick_us * 1000 / permille, Event::Tick { node, life });
-        let Some(process) = self.process(node) else { return };
-        let mut inputs: Vec<(usize, Input)> =
-            (0..process.shards.len()).map(|shard| (shard, Input::Tick)).collect();
+        let permille = self
+            .hosts
+            .get(node)
+            .map_or(1000, |host| host.clock_permille)
+            .max(1);
+        self.clock.after(
+            self.plan.tick_us * 1000 / permille,
+            Event::Tick { node, life },
+        );
+        let Some(process) = self.process(node) else {
+            return;
+        };
+        let mut inputs: Vec<(usize, Input)> = (0..process.shards.len())
+            .map(|shard| (shard, Input::Tick))
+            .collect();
         if self.plan.has(Fault::FullDisk) {
             for input in process.node.retry() {
                 if let Input::Written { group, .. }
@@ -267,8 +328,13 @@ impl World {
 
     /// Gives a node inputs of groups.
     pub fn inputs(&mut self, node: usize, inputs: Vec<(u64, Input)>) {
-        let Some(process) = self.process(node) else { return };
-        let placed = inputs.into_iter().map(|(group, input)| process.place(group, input)).collect();
+        let Some(process) = self.process(node) else {
+            return;
+        };
+        let placed = inputs
+            .into_iter()
+            .map(|(group, input)| process.place(group, input))
+            .collect();
         self.turn(node, placed);
     }
 
@@ -279,7 +345,10 @@ impl World {
             self.notice_lost(from, &messages, noticed);
             return;
         }
-        let inputs = messages.into_iter().map(|m| (m.group, Input::Message(m))).collect();
+        let inputs = messages
+            .into_iter()
+            .map(|m| (m.group, Input::Message(m)))
+            .collect();
         self.inputs(to, inputs);
     }
 
@@ -289,15 +358,29 @@ impl World {
         replicas.sort_unstable();
         replicas.dedup();
         let life = self.hosts.get(from).map_or(0, |host| host.life);
-        self.clock.after(after_us, Event::Unreachable { node: from, life, replicas });
+        self.clock.after(
+            after_us,
+            Event::Unreachable {
+                node: from,
+                life,
+                replicas,
+            },
+        );
     }
 
     /// One turn of a node: its inputs, and what their effects lead to at once.
     pub fn turn(&mut self, node: usize, inputs: Vec<(usize, Input)>) {
-        let Some(mut process) = self.hosts.get_mut(node).and_then(|host| host.process.take()) else {
+        let Some(mut process) = self
+            .hosts
+            .get_mut(node)
+            .and_then(|host| host.process.take())
+        else {
             return;
         };
-        let mut turn = Turn { work: inputs, ..Turn::default() };
+        let mut turn = Turn {
+            work: inputs,
+            ..Turn::default()
+        };
         let mut effects = std::mem::take(&mut self.effects);
         let mut rounds = 0;
         let mut blown = false;
@@ -306,7 +389,8 @@ impl World {
             if let [shard] = process.shards.as_mut_slice() {
                 shard.turn(work.into_iter().map(|(_, input)| input), &mut effects);
             } else {
-                let mut by_shard: Vec<Vec<Input>> = process.shards.iter().map(|_| Vec::new()).collect();
+                let mut by_shard: Vec<Vec<Input>> =
+                    process.shards.iter().map(|_| Vec::new()).collect();
                 for (shard, input) in work {
                     if let Some(list) = by_shard.get_mut(shard) {
                         list.push(input);
@@ -360,12 +444,15 @@ impl World {
     /// Whether a node's machine has stopped in the middle of a disk call.
     #[must_use]
     pub fn is_blown(&self, node: usize) -> bool {
-        self.hosts.get(node).is_some_and(|host| host.fuse.is_blown())
+        self.hosts
+            .get(node)
+            .is_some_and(|host| host.fuse.is_blown())
     }
 
     fn send(&mut self, from: usize, frames: BTreeMap<usize, Vec<PeerMessage>>) {
         for (to, messages) in frames {
-            self.trace.note(&[from as u64, to as u64, messages.len() as u64]);
+            self.trace
+                .note(&[from as u64, to as u64, messages.len() as u64]);
             match self.network.send(from, to, self.clock.now_us()) {
                 Fate::Lost { noticed_us } => {
                     self.summary.frames_lost += 1;
@@ -374,9 +461,11 @@ impl World {
                 Fate::Arrives { delay_us, again_us } => {
                     if let Some(again_us) = again_us {
                         let messages = messages.clone();
-                        self.clock.after(again_us, Event::Frame { from, to, messages });
+                        self.clock
+                            .after(again_us, Event::Frame { from, to, messages });
                     }
-                    self.clock.after(delay_us, Event::Frame { from, to, messages });
+                    self.clock
+                        .after(delay_us, Event::Frame { from, to, messages });
                 }
             }
         }
@@ -385,7 +474,9 @@ impl World {
     fn effect(&mut self, node: usize, process: &mut Process, effect: Effect, turn: &mut Turn) {
         tracing::trace!(node, ?effect, "effect");
         match effect {
-            Effect::Write { group, entries } => self.want_write(node, process, group, entries, turn),
+            Effect::Write { group, entries } => {
+                self.want_write(node, process, group, entries, turn)
+            }
             Effect::Flush(item) => process.node.want_flush(item),
             Effect::Op { group, op } => process.node.want_op(group, op),
             Effect::Send(message) => self.watch(message, turn),
@@ -394,7 +485,8 @@ impl World {
                     Err(ProduceError::NotLeader) => self.hint(process, ticket),
                     _ => None,
                 };
-                self.trace.note(&[ticket.request, u64::from(outcome.is_ok())]);
+                self.trace
+                    .note(&[ticket.request, u64::from(outcome.is_ok())]);
                 if ticket.connection != OPERATOR
                     && let Some(delay) = self.network.client_delay()
                 {
@@ -438,7 +530,10 @@ impl World {
     pub fn apply_commands(&mut self, node: usize, process: &mut Process, batch: &[u8]) {
         match process.controller.apply_batch(batch) {
             Ok(_) => {
-                let checked = self.invariants.controllers.applied(node, &process.controller);
+                let checked = self
+                    .invariants
+                    .controllers
+                    .applied(node, &process.controller);
                 self.check(checked);
             }
             Err(error) => {
@@ -463,7 +558,8 @@ impl World {
         self.mark_short(group, node);
         // Somebody sees the alarm, and starts the node again.
         let delay = self.rng.between(200 * MS, 2000 * MS);
-        self.nemesis.restart_later(node, self.clock.now_us() + delay);
+        self.nemesis
+            .restart_later(node, self.clock.now_us() + delay);
     }
 
     fn hint(&self, process: &Process, ticket: Ticket) -> Option<usize> {
@@ -499,15 +595,26 @@ impl World {
         entries: Vec<LogEntry>,
         turn: &mut Turn,
     ) {
-        let queued = process.lanes.get(&group).is_some_and(|lane| !lane.is_empty());
+        let queued = process
+            .lanes
+            .get(&group)
+            .is_some_and(|lane| !lane.is_empty());
         let now = self.clock.now_us();
-        let hung = self.hosts.get(node).map_or(0, |host| host.hung_until_us).saturating_sub(now);
+        let hung = self
+            .hosts
+            .get(node)
+            .map_or(0, |host| host.hung_until_us)
+            .saturating_sub(now);
         let slow = !self.calm && self.rng.chance(self.plan.disk.slow_write_permille);
         if !queued && !slow && hung == 0 {
             self.write(node, process, group, entries, turn);
             return;
         }
-        process.lanes.entry(group).or_default().push_back(LaneWrite { entries });
+        process
+            .lanes
+            .entry(group)
+            .or_default()
+            .push_back(LaneWrite { entries });
         if !queued {
             let delay = hung + self.rng.between(0, self.plan.disk.slow_us / 10);
             let life = self.hosts.get(node).map_or(0, |host| host.life);
@@ -517,14 +624,25 @@ impl World {
 
     /// A write that left its turn is carried out.
     fn lane(&mut self, node: usize, group: u64) {
-        let Some(mut process) = self.hosts.get_mut(node).and_then(|host| host.process.take()) else {
+        let Some(mut process) = self
+            .hosts
+            .get_mut(node)
+            .and_then(|host| host.process.take())
+        else {
             return;
         };
         let mut turn = Turn::default();
-        if let Some(write) = process.lanes.get_mut(&group).and_then(|lane| lane.pop_front()) {
+        if let Some(write) = process
+            .lanes
+            .get_mut(&group)
+            .and_then(|lane| lane.pop_front())
+        {
             self.write(node, &mut process, group, write.entries, &mut turn);
         }
-        let more = process.lanes.get(&group).is_some_and(|lane| !lane.is_empty());
+        let more = process
+            .lanes
+            .get(&group)
+            .is_some_and(|lane| !lane.is_empty());
         if let Some(host) = self.hosts.get_mut(node) {
             host.process = Some(process);
         }
@@ -557,9 +675,12 @@ impl World {
             if let (Err(violation), None) = (checked, &self.violation) {
                 self.violation = Some(violation);
             }
-            self.trace.note(&[group, mark.index, mark.term, u64::from(mark.crc)]);
+            self.trace
+                .note(&[group, mark.index, mark.term, u64::from(mark.crc)]);
         }
-        let Some(input) = process.node.write(group, entries) else { return };
+        let Some(input) = process.node.write(group, entries) else {
+            return;
+        };
         if let Input::Failed { .. } = input {
             process.failed.insert(group);
         }
@@ -569,10 +690,14 @@ impl World {
     /// Starts what the flusher of a node would do next.
     pub fn flusher(&mut self, node: usize) {
         let now = self.clock.now_us();
-        let Some(host) = self.hosts.get_mut(node) else { return };
+        let Some(host) = self.hosts.get_mut(node) else {
+            return;
+        };
         let life = host.life;
         let hung = host.hung_until_us.saturating_sub(now);
-        let Some(process) = host.process.as_deref_mut() else { return };
+        let Some(process) = host.process.as_deref_mut() else {
+            return;
+        };
         if !matches!(process.flusher, Flusher::Idle) || !process.node.wants() {
             return;
         }
@@ -588,10 +713,14 @@ impl World {
 
     fn begin_round(&mut self, node: usize) {
         let now = self.clock.now_us();
-        let Some(host) = self.hosts.get_mut(node) else { return };
+        let Some(host) = self.hosts.get_mut(node) else {
+            return;
+        };
         let (life, disk) = (host.life, host.disk.clone());
         let hung = host.hung_until_us.saturating_sub(now);
-        let Some(process) = host.process.as_deref_mut() else { return };
+        let Some(process) = host.process.as_deref_mut() else {
+            return;
+        };
         process.flusher = Flusher::Idle;
         let begun = process.node.begin_round();
         match begun {
@@ -599,7 +728,11 @@ impl World {
                 disk.begin_slow_syncs();
                 let result = process.node.sync_round(&round);
                 let slow = disk.take_slow_syncs();
-                process.flusher = Flusher::Syncing(Box::new(Syncing { round, result, slow }));
+                process.flusher = Flusher::Syncing(Box::new(Syncing {
+                    round,
+                    result,
+                    slow,
+                }));
                 self.summary.flush_rounds += 1;
                 let plan = self.plan.disk;
                 let mut delay = hung + self.rng.between(plan.flush_us.0, plan.flush_us.1);
@@ -618,7 +751,10 @@ impl World {
 
     /// A checkpoint where one is due. It blocks the flusher and nobody else.
     fn checkpoint(&mut self, node: usize) {
-        let Some(process) = self.hosts.get_mut(node).and_then(|host| host.process.as_deref_mut())
+        let Some(process) = self
+            .hosts
+            .get_mut(node)
+            .and_then(|host| host.process.as_deref_mut())
         else {
             return;
         };
@@ -633,9 +769,19 @@ impl World {
         failed.extend(process.node.store().take_failed_logs());
         let inputs: Vec<(u64, Input)> = failed
             .into_iter()
-            .map(|(group, why)| (group, Input::Failed { group, why: why.to_string() }))
+            .map(|(group, why)| {
+                (
+                    group,
+                    Input::Failed {
+                        group,
+                        why: why.to_string(),
+                    },
+                )
+            })
             .collect();
-        process.failed.extend(inputs.iter().map(|(group, _)| *group));
+        process
+            .failed
+            .extend(inputs.iter().map(|(group, _)| *group));
         if !inputs.is_empty() {
             self.inputs(node, inputs);
         }
@@ -643,7 +789,11 @@ impl World {
 
     /// The blocking work of a node's flusher is done.
     fn work(&mut self, node: usize) {
-        let Some(mut process) = self.hosts.get_mut(node).and_then(|host| host.process.take()) else {
+        let Some(mut process) = self
+            .hosts
+            .get_mut(node)
+            .and_then(|host| host.process.take())
+        else {
             return;
         };
         let Flusher::Working(ops) = std::mem::take(&mut process.flusher) else {
@@ -704,11 +854,21 @@ impl World {
 
     /// A flush round has ended.
     fn synced(&mut self, node: usize) {
-        let Some(host) = self.hosts.get_mut(node) else { return };
+        let Some(host) = self.hosts.get_mut(node) else {
+            return;
+        };
         let disk = host.disk.clone();
-        let Some(process) = host.process.as_deref_mut() else { return };
-        let Flusher::Syncing(syncing) = std::mem::take(&mut process.flusher) else { return };
-        let Syncing { round, result, slow } = *syncing;
+        let Some(process) = host.process.as_deref_mut() else {
+            return;
+        };
+        let Flusher::Syncing(syncing) = std::mem::take(&mut process.flusher) else {
+            return;
+        };
+        let Syncing {
+            round,
+            result,
+            slow,
+        } = *syncing;
         disk.finish_syncs(slow);
         let ended = result.and_then(|result| process.node.end_round(round, &result));
         let inputs = match ended {
@@ -733,7 +893,8 @@ impl World {
             let group = match &input {
                 Input::Flushed { group } => *group,
                 Input::Failed { group, .. } => {
-                    if let Some(process) = self.hosts.get_mut(node).and_then(|h| h.process.as_mut()) {
+                    if let Some(process) = self.hosts.get_mut(node).and_then(|h| h.process.as_mut())
+                    {
                         process.failed.insert(*group);
                     }
                     *group
@@ -756,7 +917,9 @@ impl World {
         use riverrun_storage::node::NodeError;
         if matches!(
             error,
-            NodeError::Misuse { .. } | NodeError::WalTooSmall { .. } | NodeError::UnknownGroup { .. }
+            NodeError::Misuse { .. }
+                | NodeError::WalTooSmall { .. }
+                | NodeError::UnknownGroup { .. }
         ) {
             let detail = format!("node {node}: {error}");
             self.check(Err(Violation::new("node_store_is_used_rightly", detail)));
@@ -769,7 +932,9 @@ impl World {
     }
 
     fn request(&mut self, node: usize, request: Request) {
-        let Some(process) = self.process(node) else { return };
+        let Some(process) = self.process(node) else {
+            return;
+        };
         let limits = Limits::new(self.clock.now_ms());
         let ticket = Ticket {
             connection: request.client as u64,
@@ -799,13 +964,21 @@ impl World {
             }
         };
         let acks = request.acks;
-        let produce = Produce { ticket, acks, batch: request.bytes, summary, expected_epoch: None };
+        let produce = Produce {
+            ticket,
+            acks,
+            batch: request.bytes,
+            summary,
+            expected_epoch: None,
+        };
         self.inputs(node, vec![(group, Input::Produce { group, produce })]);
     }
 
     fn answer(&mut self, answer: &Answer) {
         let now = self.clock.now_us();
-        let Some(client) = self.clients.get_mut(answer.client) else { return };
+        let Some(client) = self.clients.get_mut(answer.client) else {
+            return;
+        };
         let checked = client.answered(answer, now, &mut self.history);
         self.check(checked);
         if let Ok(produced) = answer.outcome {
@@ -832,7 +1005,9 @@ impl World {
 
     fn wake_client(&mut self, at: usize) {
         let now = self.clock.now_us();
-        let Some(client) = self.clients.get_mut(at) else { return };
+        let Some(client) = self.clients.get_mut(at) else {
+            return;
+        };
         let (requests, again_us) = client.wake(now, &mut self.history);
         let leader = client.leader();
         if let Some(again_us) = client.alarm(now, again_us) {
@@ -841,45 +1016,67 @@ impl World {
         for request in requests {
             if let Some(delay) = self.network.client_delay() {
                 let request = Box::new(request);
-                self.clock.after(delay, Event::Request { node: leader, request });
+                self.clock.after(
+                    delay,
+                    Event::Request {
+                        node: leader,
+                        request,
+                    },
+                );
             }
         }
     }
 
     /// Looks at a replica whose published state changed.
     fn look_at(&mut self, node: usize, process: &mut Process, group: u64) {
-        let Some(handle) = process.node.handle(group) else { return };
+        let Some(handle) = process.node.handle(group) else {
+            return;
+        };
         let published = handle.published();
         if published.role == Role::Fenced {
             return;
         }
         if published.role == Role::Leader {
-            match self.invariants.leaders.leads(group, published.term, handle.replica()) {
+            match self
+                .invariants
+                .leaders
+                .leads(group, published.term, handle.replica())
+            {
                 Ok(true) => self.summary.elections += 1,
                 Ok(false) => {}
                 Err(violation) => self.check(Err(violation)),
             }
         }
         let shard = process.shard_of(group);
-        let Some(partition) =
-            process.shards.get(shard).and_then(|shard| shard.partition(group))
+        let Some(partition) = process
+            .shards
+            .get(shard)
+            .and_then(|shard| shard.partition(group))
         else {
             return;
         };
         let raft = partition.group();
         let commit = raft.commit();
-        let Some(view) = process.views.get_mut(&group) else { return };
-        self.trace.note(&[node as u64, group, commit, published.term]);
+        let Some(view) = process.views.get_mut(&group) else {
+            return;
+        };
+        self.trace
+            .note(&[node as u64, group, commit, published.term]);
         let mut checked = Ok(());
         while view.checked < commit.min(view.last()) && checked.is_ok() {
             // What is in the files may be about to be cut: then the log is ahead of them.
-            let Some(mark) = view.get(view.checked + 1) else { break };
+            let Some(mark) = view.get(view.checked + 1) else {
+                break;
+            };
             if raft.log().term_of(mark.index) != Some(mark.term) {
                 break;
             }
             let committed = &mut self.invariants.committed;
             // A follower may apply what a shortened group's new leader has not applied itself yet.
-            let known = committed.log(group).and_then(|log| log.at_index(mark.index)).copied();
+            let known = committed
+                .log(group)
+                .and_then(|log| log.at_index(mark.index))
+                .copied();
             if let Some(known) = known
                 && known.term < mark.term
                 && self.excused.contains(&group)
@@ -891,7 +1088,10 @@ impl World {
                 self.invariants.watermarks.forgive(group, end);
                 self.invariants.confirmed.forgive(group);
             }
-            checked = self.invariants.committed.commits(group, node, mark, &self.history);
+            checked = self
+                .invariants
+                .committed
+                .commits(group, node, mark, &self.history);
             view.checked += 1;
         }
         if checked.is_ok() {
@@ -913,15 +1113,19 @@ impl World {
                 );
             }
             let watermarks = &mut self.invariants.watermarks;
-            checked =
-                checked.and_then(|()| watermarks.shows(group, published.term, published.high_watermark));
+            checked = checked
+                .and_then(|()| watermarks.shows(group, published.term, published.high_watermark));
         }
         self.check(checked);
     }
 
     /// A `write.caching` group may have lost what a node held in memory.
     pub fn mark_short(&mut self, group: u64, node: usize) {
-        let Some(plan) = self.groups.get(&group).and_then(|place| self.plan.groups.get(*place)) else {
+        let Some(plan) = self
+            .groups
+            .get(&group)
+            .and_then(|place| self.plan.groups.get(*place))
+        else {
             return;
         };
         if !plan.caching {
@@ -956,7 +1160,10 @@ impl World {
 }
 
 /// A leader that may answer holds all that was committed before its term.
-#[expect(clippy::too_many_arguments, reason = "parts of the world that are borrowed apart")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "parts of the world that are borrowed apart"
+)]
 fn judge_leader(
     node: usize,
     group: u64,
@@ -967,17 +1174,24 @@ fn judge_leader(
     excused: bool,
     summary: &mut Summary,
 ) -> Checked {
-    let Some(log) = invariants.committed.log(group) else { return Ok(()) };
+    let Some(log) = invariants.committed.log(group) else {
+        return Ok(());
+    };
     let missing = log
         .from(raft.log().start().prev_index + 1)
         .find(|mark| mark.term < term && raft.log().term_of(mark.index) != Some(mark.term))
         .copied();
-    let Some(missing) = missing else { return Ok(()) };
+    let Some(missing) = missing else {
+        return Ok(());
+    };
     if excused {
         let kept = missing.index - 1;
         let gone = invariants.committed.forgive(group, term, kept);
         summary.lost_from_memory += gone.iter().filter(|mark| mark.is_data()).count() as u64;
-        let end = invariants.committed.log(group).map_or(0, |log| log.end_offset());
+        let end = invariants
+            .committed
+            .log(group)
+            .map_or(0, |log| log.end_offset());
         invariants.watermarks.forgive(group, end);
         invariants.confirmed.forgive(group);
         return Ok(());

@@ -26,10 +26,13 @@ pub fn decode(text: &str) -> Option<Vec<(i32, i64)>> {
     bad.is_none().then_some(entries)
 }
 
+/// The byte at which a file can no longer be read, and what is wrong there.
+pub type Damage = (usize, &'static str);
+
 /// What can be read of the file, and if that is not all, the byte at which the rest begins and what
 /// is wrong with it.
 #[must_use]
-pub fn read(text: &str) -> (Vec<(i32, i64)>, Option<(usize, &'static str)>) {
+pub fn read(text: &str) -> (Vec<(i32, i64)>, Option<Damage>) {
     let mut entries = Vec::new();
     let mut position = 0;
     let mut count = None;

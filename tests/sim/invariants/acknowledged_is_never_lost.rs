@@ -9,7 +9,11 @@ use crate::mark::Mark;
 /// # Errors
 /// Always.
 pub fn leader_lacks(group: u64, node: usize, lost: &Mark, acknowledged: bool) -> Checked {
-    let what = if acknowledged { "acknowledged" } else { "committed" };
+    let what = if acknowledged {
+        "acknowledged"
+    } else {
+        "committed"
+    };
     Err(Violation::new(
         "acknowledged_is_never_lost",
         format!("group {group}: node {node} leads without {lost:?}, which was {what}"),
@@ -25,7 +29,9 @@ pub fn at_the_end(group: u64, batch: i64, offset: i64, found: Option<&Mark>) -> 
         Some(mark) if mark.batch == batch => Ok(()),
         _ => Err(Violation::new(
             "acknowledged_is_never_lost",
-            format!("group {group}: batch {batch} was acknowledged at {offset}, there is {found:?}"),
+            format!(
+                "group {group}: batch {batch} was acknowledged at {offset}, there is {found:?}"
+            ),
         )),
     }
 }

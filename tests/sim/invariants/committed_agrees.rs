@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Checked, Violation, no_duplicate_of_an_idempotent_producer as duplicates, one_value_at_one_offset,
+    Checked, Violation, no_duplicate_of_an_idempotent_producer as duplicates,
+    one_value_at_one_offset,
 };
 use crate::history::History;
 use crate::mark::Mark;
@@ -49,7 +50,10 @@ impl CommittedLog {
     /// The offset behind the last committed entry.
     #[must_use]
     pub fn end_offset(&self) -> i64 {
-        self.entries.values().next_back().map_or(0, Mark::next_offset)
+        self.entries
+            .values()
+            .next_back()
+            .map_or(0, Mark::next_offset)
     }
 
     /// The producers of the whole log.
@@ -130,7 +134,10 @@ impl Committed {
             let made = history.batch(mark.batch);
             if let Some(made) = made {
                 // The bytes are those that the client sent.
-                let sent = Mark { crc: made.crc, ..*mark };
+                let sent = Mark {
+                    crc: made.crc,
+                    ..*mark
+                };
                 one_value_at_one_offset::claims(
                     group,
                     &format!("node {node}, by the client's own bytes,"),
@@ -164,8 +171,14 @@ impl Committed {
     /// The log of a `write.caching` group was shortened within its promise: a leader of `term` ends
     /// at `last_index`. Gives the entries that are gone.
     pub fn forgive(&mut self, group: u64, term: u64, last_index: u64) -> Vec<Mark> {
-        let Some(log) = self.groups.get_mut(&group) else { return Vec::new() };
-        let gone: Vec<Mark> = log.entries.split_off(&(last_index + 1)).into_values().collect();
+        let Some(log) = self.groups.get_mut(&group) else {
+            return Vec::new();
+        };
+        let gone: Vec<Mark> = log
+            .entries
+            .split_off(&(last_index + 1))
+            .into_values()
+            .collect();
         for mark in gone.iter().filter(|mark| mark.is_data()) {
             log.offsets.remove(&mark.base_offset);
             log.batches.remove(&mark.batch);
@@ -174,7 +187,8 @@ impl Committed {
         log.producers.clear();
         let kept: Vec<Mark> = log.entries.values().copied().collect();
         for mark in kept.iter().filter(|mark| mark.producer >= 0) {
-            log.producers.insert(mark.producer, (mark.sequence.0, mark.sequence.2));
+            log.producers
+                .insert(mark.producer, (mark.sequence.0, mark.sequence.2));
         }
         gone
     }

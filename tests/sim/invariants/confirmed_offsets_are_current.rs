@@ -22,7 +22,9 @@ impl Asked {
     /// # Errors
     /// Where the answer is older than the question.
     pub fn answered(&mut self, request: u64, watermark: i64) -> Checked {
-        let Some((group, floor)) = self.floors.remove(&request) else { return Ok(()) };
+        let Some((group, floor)) = self.floors.remove(&request) else {
+            return Ok(());
+        };
         if watermark >= floor {
             return Ok(());
         }

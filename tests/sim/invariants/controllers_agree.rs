@@ -28,7 +28,9 @@ impl Images {
         }
         match Controller::from_checkpoint(&checkpoint) {
             Ok(read) if read == *controller => Ok(()),
-            Ok(_) => broken(format!("node {node}: the checkpoint at {offset} is another image")),
+            Ok(_) => broken(format!(
+                "node {node}: the checkpoint at {offset} is another image"
+            )),
             Err(error) => broken(format!("node {node}: {error} at {offset}")),
         }
     }

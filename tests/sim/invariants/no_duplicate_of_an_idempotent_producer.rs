@@ -35,6 +35,8 @@ pub fn follows(group: u64, producer: i64, before: Option<(i16, i32)>, now: (i16,
     }
     Err(Violation::new(
         "no_duplicate_of_an_idempotent_producer",
-        format!("group {group}: producer {producer} has sequence {first} of epoch {epoch} behind {before:?}"),
+        format!(
+            "group {group}: producer {producer} has sequence {first} of epoch {epoch} behind {before:?}"
+        ),
     ))
 }

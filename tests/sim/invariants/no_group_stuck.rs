@@ -29,7 +29,11 @@ pub fn check(standing: &Standing) -> Checked {
     if !standing.progressed {
         return stuck("nothing was acknowledged after the faults stopped".to_owned());
     }
-    let highest = standing.replicas.iter().filter_map(|(_, watermark)| *watermark).max();
+    let highest = standing
+        .replicas
+        .iter()
+        .filter_map(|(_, watermark)| *watermark)
+        .max();
     for (node, watermark) in &standing.replicas {
         match watermark {
             None => return stuck(format!("there is no replica on node {node}")),

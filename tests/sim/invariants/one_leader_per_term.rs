@@ -36,4 +36,3 @@ impl Leaders {
         self.leaders.len()
     }
 }
-

@@ -8,7 +8,14 @@ use crate::mark::Mark;
 ///
 /// # Errors
 /// Where that is another batch, or other bytes of it.
-pub fn claims(group: u64, who: &str, offset: i64, batch: i64, crc: u32, committed: &Mark) -> Checked {
+pub fn claims(
+    group: u64,
+    who: &str,
+    offset: i64,
+    batch: i64,
+    crc: u32,
+    committed: &Mark,
+) -> Checked {
     if committed.batch == batch && committed.crc == crc && committed.base_offset == offset {
         return Ok(());
     }
