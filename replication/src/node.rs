@@ -30,6 +30,16 @@ pub const CONTROLLER_DIR: &str = "__cluster_metadata-0";
 /// The controller's group.
 pub const CONTROLLER_GROUP: u64 = 0;
 
+/// What a replica's directory is called in the data directory.
+#[must_use]
+pub fn directory_name(identity: &LogIdentity) -> String {
+    if identity.group == CONTROLLER_GROUP {
+        CONTROLLER_DIR.to_owned()
+    } else {
+        format!("{}-{}", identity.topic_id.simple(), identity.partition)
+    }
+}
+
 /// What a node is given.
 #[derive(Debug, Clone)]
 pub struct NodeSettings {
@@ -267,15 +277,7 @@ impl Node {
     }
 
     fn directory_of(&self, identity: &LogIdentity) -> PathBuf {
-        if identity.group == CONTROLLER_GROUP {
-            self.data.join(CONTROLLER_DIR)
-        } else {
-            self.data.join(format!(
-                "{}-{}",
-                identity.topic_id.simple(),
-                identity.partition
-            ))
-        }
+        self.data.join(directory_name(identity))
     }
 
     fn shard_of(&self, group: u64) -> usize {

@@ -281,7 +281,7 @@ pub(crate) struct LogDumpArgs {
     /// Show the records, not only the batches
     #[arg(long)]
     pub(crate) records: bool,
-    /// First offset (of a log) or index (of a raft file) to show
+    /// First offset to show; of .raft and .aux files the first index
     #[arg(long, value_name = "N")]
     pub(crate) from: Option<i64>,
     /// Last offset or index to show

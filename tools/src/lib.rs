@@ -13,6 +13,7 @@
 //! | `position` | the forms of `-o` |
 //! | `timestamp` | the forms of a point in time |
 //! | `base64` | topic ids and bytes that are not text |
+//! | `dump` | the files of a node, read offline |
 //! | `cmd/*` | one command each |
 //!
 //! What scripts may rely on: the flags and arguments, the names of JSON fields, and the exit
@@ -22,6 +23,7 @@
 mod base64;
 mod cli;
 mod cmd;
+mod dump;
 mod failure;
 mod output;
 mod position;

@@ -22,7 +22,8 @@ use uuid::Uuid;
 use super::Controller;
 use super::image::{BrokerImage, DirectoryImage, Image, PartitionImage, ReplicaImage, TopicImage};
 
-const MAGIC: [u8; 4] = *b"RRCK";
+/// The first bytes of the file.
+pub const MAGIC: [u8; 4] = *b"RRCK";
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 24;
 const CRC_AT: usize = 20;

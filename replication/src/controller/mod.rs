@@ -33,7 +33,7 @@ mod outcome;
 mod placement;
 mod plan;
 
-pub use checkpoint::BadCheckpoint;
+pub use checkpoint::{BadCheckpoint, MAGIC as CHECKPOINT_MAGIC};
 pub use command::{
     AddPartitions, AllocateProducerIds, BadCommand, Command, CreateTopic, FenceBroker,
     FoundCluster, MarkTopicClosing, NewPartition, RegisterBroker, RemoveTopic, ReplaceReplica,

@@ -27,7 +27,8 @@ pub enum SegmentFile {
 }
 
 impl SegmentFile {
-    const ALL: [Self; 6] = [
+    /// All of them.
+    pub const ALL: [Self; 6] = [
         Self::Log,
         Self::Raft,
         Self::Aux,

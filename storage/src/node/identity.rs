@@ -22,7 +22,8 @@ use uuid::Uuid;
 use super::error::NodeError;
 use crate::disk::{Disk, DiskFile, OpenMode};
 
-const MAGIC: &[u8; 8] = b"RRNODEID";
+/// The first bytes of a slot.
+pub const MAGIC: &[u8; 8] = b"RRNODEID";
 const VERSION: u32 = 1;
 const SLOT_BYTES: usize = 512;
 const SLOT_SPACING_BYTES: u64 = 4096;

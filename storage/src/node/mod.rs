@@ -50,7 +50,7 @@ pub use config::{Boot, NodeConfig, NodeRecovery, WalDamage};
 pub use error::{NodeError, WalFailed};
 pub use identity::{IdentitySlot, NodeIdentity, read_identity, read_identity_slots};
 pub use round::{Round, RoundItem, RoundResult};
-pub use side::{parse_side_name, read_side};
+pub use side::{MAGIC as SIDE_MAGIC, parse_side_name, read_side};
 pub use store::NodeStore;
 pub use survey::{Survey, survey};
 pub use target::SyncTarget;

@@ -20,7 +20,8 @@ use super::wal::record::{ENTRY_BODY_BYTES, decode_entry, encode_entry};
 use crate::disk::{Disk, OpenMode};
 use crate::entry::LogEntry;
 
-const MAGIC: &[u8; 8] = b"RRFENCED";
+/// The first bytes of a side file.
+pub const MAGIC: &[u8; 8] = b"RRFENCED";
 const VERSION: u32 = 1;
 const PREFIX: &str = "fenced-";
 

@@ -12,5 +12,5 @@ pub(super) mod record;
 pub(super) mod ring;
 
 pub use dump::{DumpItem, WalDump, dump};
-pub use preamble::{Mark, MarkPoint};
+pub use preamble::{MAGIC, Mark, MarkPoint};
 pub use record::{Flags, RecordBody, RecordHeader, StateBody};

@@ -22,7 +22,8 @@ use uuid::Uuid;
 use crate::disk::DiskFile;
 use crate::node::error::NodeError;
 
-pub(super) const MAGIC: &[u8; 8] = b"RRNODWAL";
+/// The first bytes of the file.
+pub const MAGIC: &[u8; 8] = b"RRNODWAL";
 const MARK_MAGIC: &[u8; 8] = b"RRWALMRK";
 pub(super) const VERSION: u32 = 1;
 pub(super) const HEADER_BYTES: usize = 64;
