@@ -132,6 +132,11 @@ impl Batches {
         let (least_offset, len) = (self.least_offset, self.input.len());
         while self.input.left(at) >= HEADER_LEN as u64 && self.budget > 0 {
             let window = self.input.at(at, SEARCH_BYTES)?;
+            // Most of what is no batch was never written.
+            if !window.contains(&MAGIC_V2.cast_unsigned()) {
+                at += (window.len() - (HEADER_LEN - 1)) as u64;
+                continue;
+            }
             let mut heads = window.windows(HEADER_LEN).zip(at..);
             let candidate = heads.find(|(head, position)| {
                 let left = len - position;

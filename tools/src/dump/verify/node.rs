@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use riverrun_replication::node::directory_name;
 use riverrun_storage::node::wal::{self, DumpItem};
@@ -250,7 +250,7 @@ fn side_files(node: &Path, found: Result<&Survey, &NodeError>, findings: &mut Fi
     }
 }
 
-fn side_file(path: &PathBuf, is_known: bool, findings: &mut Findings) {
+fn side_file(path: &Path, is_known: bool, findings: &mut Findings) {
     let is_readable_size = path
         .metadata()
         .is_ok_and(|file| file.len() <= MAX_SIDE_BYTES);
