@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use riverrun_record::Compression;
+use riverrun_record::{Compression, batches};
 use riverrun_storage::node::RoundItem;
 use serde_json::json;
 
@@ -37,6 +37,91 @@ fn len(path: &Path) -> u64 {
     fs::metadata(path).unwrap().len()
 }
 
+/// Where the batches of a segment begin, with its end.
+fn positions(path: &Path) -> Vec<u64> {
+    let bytes = fs::read(path).unwrap();
+    let mut positions = vec![0];
+    for batch in batches(&bytes) {
+        positions.push(positions.last().unwrap() + batch.unwrap().total_len() as u64);
+    }
+    positions
+}
+
+#[test]
+fn a_flipped_bit_of_a_log_is_named_by_its_batch_and_the_rest_is_shown() {
+    let data = Data::stopped();
+    let log = &data.files(".log")[1];
+    let batches = positions(log);
+    let (at, end) = (batches[2], batches[3]);
+    let whole = dump(log, &JSON).lines("batch").len();
+    // Base offset, length, epoch, magic, checksum, attributes, and a byte of the records.
+    for byte in [7, 8, 11, 15, 16, 18, 22, 70] {
+        flip(log, at + byte);
+        verify(data.path()).names(log, at..end);
+        verify(data.partition_dir()).names(log, at..end);
+        let said = dump(log, &["--records", "--format", "json"]);
+        // That the epoch is not the entry's term only the sidecar tells.
+        if byte != 15 {
+            said.names(log, at..at + 1);
+        }
+        assert!(
+            said.lines("batch").len() >= whole - 1,
+            "byte {byte}: it goes on behind"
+        );
+        assert!(said.lines("record").len() >= 3 * (whole - 1));
+        flip(log, at + byte);
+    }
+    assert_eq!(verify(data.path()).status, Some(0));
+}
+
+#[test]
+fn a_log_that_was_cut_or_lacks_a_batch_is_named() {
+    let data = Data::stopped();
+    let log = data.files(".log").pop().unwrap();
+    let bytes = fs::read(&log).unwrap();
+    let batches = positions(&log);
+    let last = batches[batches.len() - 2];
+    // The last entries are in the WAL too, and the next start would write them again: not damage.
+    cut(&log, last + 10);
+    let said = verify(data.path());
+    assert_eq!(said.status, Some(0), "{said:?}");
+    assert!(!said.lines("note").is_empty());
+    // Without the WAL there is nothing to make them of.
+    verify(data.partition_dir()).names(&log, last..last + 11);
+    dump(&log, &JSON).names(&log, last..last + 1);
+    // Nor are those that it does not hold any more.
+    let sealed = &data.files(".log")[0];
+    let whole = fs::read(sealed).unwrap();
+    let batches = positions(sealed);
+    cut(sealed, batches[3] + 5);
+    let said = verify(data.path());
+    assert_eq!(said.status, Some(1), "{said:?}");
+    assert!(
+        said.damage()
+            .contains(&(sealed.to_str().unwrap().to_owned(), Some(batches[3] + 5))),
+        "{said:?}"
+    );
+    // A batch that was taken out.
+    let mut without = whole[..batches[3] as usize].to_vec();
+    without.extend_from_slice(&whole[batches[4] as usize..]);
+    fs::write(sealed, without).unwrap();
+    dump(sealed, &JSON).names(sealed, batches[3]..batches[3] + 1);
+    let said = verify(data.path());
+    assert_eq!(said.status, Some(1));
+    assert!(
+        said.damage()
+            .contains(&(sealed.to_str().unwrap().to_owned(), Some(batches[3]))),
+        "{said:?}"
+    );
+    fs::write(sealed, whole).unwrap();
+    fs::write(&log, bytes).unwrap();
+    assert_eq!(verify(data.path()).status, Some(0));
+    // A segment that is gone.
+    let second = &data.files(".log")[1];
+    fs::remove_file(second).unwrap();
+    assert_eq!(verify(data.path()).status, Some(1));
+}
+
 #[test]
 fn a_flipped_bit_of_a_sidecar_is_named() {
     let data = Data::stopped();
@@ -64,14 +149,7 @@ fn a_flipped_bit_of_a_sidecar_is_named() {
         let said = dump(raft, &JSON);
         said.names(raft, 0..1);
         // It is guessed how the records are numbered, and their checksums say whether that is right.
-        assert_eq!(
-            said.lines("entry").len(),
-            if at == 0 {
-                entries
-            } else {
-                said.lines("entry").len()
-            }
-        );
+        assert_eq!(said.lines("entry").len(), entries);
         flip(raft, at);
     }
     let aux = &data.files(".aux")[0];
@@ -126,6 +204,39 @@ fn a_shifted_index_entry_is_named() {
 }
 
 #[test]
+fn snapshots_epochs_and_metadata_are_held_against_the_log() {
+    let data = Data::stopped();
+    let snapshots = data.files(".snapshot");
+    flip(&snapshots[0], 30);
+    verify(data.path()).names(&snapshots[0], 2..3);
+    let said = dump(&snapshots[0], &JSON);
+    said.names(&snapshots[0], 2..3);
+    assert_eq!(said.lines("producer").len(), 2, "shown nevertheless");
+    flip(&snapshots[0], 30);
+    // A good snapshot of another offset.
+    let (one, other) = (
+        fs::read(&snapshots[0]).unwrap(),
+        fs::read(&snapshots[1]).unwrap(),
+    );
+    fs::write(&snapshots[1], one).unwrap();
+    verify(data.path()).names(&snapshots[1], 10..11 + 46);
+    fs::write(&snapshots[1], other).unwrap();
+    let epochs = &data.files("leader-epoch-checkpoint")[0];
+    let text = fs::read(epochs).unwrap();
+    fs::write(epochs, "0\n2\n1 0\nx 7\n").unwrap();
+    verify(data.path()).names(epochs, 8..9);
+    fs::write(epochs, text).unwrap();
+    let metadata = &data.files("partition.metadata")[0];
+    flip(metadata, 25);
+    verify(data.path()).names(metadata, 0..12);
+    flip(metadata, 25);
+    let image = data.path().join("__cluster_metadata-0/0-1.checkpoint");
+    flip(&image, 9);
+    verify(data.path()).names(&image, 0..1);
+    dump(&image, &JSON).names(&image, 0..1);
+}
+
+#[test]
 fn damage_of_the_wal_is_named_and_what_lies_behind_it_is_shown() {
     let data = Data::stopped();
     let wal = data.path().join("node/wal");
@@ -145,11 +256,11 @@ fn damage_of_the_wal_is_named_and_what_lies_behind_it_is_shown() {
     );
     flip(&wal, at + 60);
     flip(&wal, 5);
+    let said = verify(data.path());
     assert!(
-        verify(data.path())
-            .damage()
-            .iter()
-            .any(|(file, _)| file == wal.to_str().unwrap())
+        said.damage()
+            .contains(&(wal.to_str().unwrap().to_owned(), Some(0))),
+        "{said:?}"
     );
     dump(&wal, &JSON).names(&wal, 0..1);
     flip(&wal, 5);

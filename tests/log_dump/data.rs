@@ -15,10 +15,10 @@ use riverrun_storage::{
 };
 use uuid::Uuid;
 
-/// Segments of 8 KiB with an index entry every 256 bytes.
+/// Segments of 3000 bytes with an index entry every 256 bytes.
 fn config() -> LogConfig {
     LogConfig {
-        segment_bytes: 8192,
+        segment_bytes: 3000,
         ..LogConfig::tiny()
     }
 }
@@ -64,15 +64,10 @@ impl Maker {
         self.sequence += 3;
         let timestamp = 1_700_000_000_000 + 1000 * self.offset;
         let key = format!("key-{}", self.offset);
+        let header = |key, value| Header { key, value };
         let headers = [
-            Header {
-                key: b"n",
-                value: Some(b"1"),
-            },
-            Header {
-                key: b"none",
-                value: None,
-            },
+            header(b"n".as_slice(), Some(b"1".as_slice())),
+            header(b"none", None),
         ];
         let value = vec![b'v'; 200];
         builder
@@ -238,7 +233,7 @@ impl Data {
             if n % 7 == 0 {
                 partition.write(&store, std::mem::take(&mut entries));
             }
-            if n == 30 {
+            if n == 40 {
                 store.checkpoint().unwrap();
             }
         }

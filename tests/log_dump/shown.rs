@@ -1,7 +1,10 @@
 //! What is shown of files that are as they should be.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
+use riverrun_record::Compression;
 use serde_json::{Value, json};
 
 use crate::data::Data;
@@ -253,6 +256,34 @@ fn a_running_and_a_stopped_node_are_found_whole() {
         &["log".as_ref(), "verify".as_ref(), data.path().as_ref()],
     );
     assert!(table.out.starts_with("PARTITION"), "{table:?}");
+}
+
+#[test]
+fn a_node_that_writes_all_the_time_is_found_whole_all_the_time() {
+    let mut data = Data::running();
+    let store = data.store.take().unwrap();
+    let is_done = AtomicBool::new(false);
+    let (dir, partition) = (data.dir.path(), &mut data.partition);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                for _ in 0..10 {
+                    let entries = vec![partition.make.data(Compression::None)];
+                    partition.write(&store, entries);
+                }
+                store.checkpoint().unwrap();
+            }
+        });
+        for _ in 0..10 {
+            let (whole, shown) = (verify(dir), dump(&dir.join("node/wal"), &JSON));
+            if whole.status != Some(0) || shown.status != Some(0) {
+                is_done.store(true, Ordering::Relaxed);
+                panic!("{:?} {:?}", whole.damage(), shown.damage());
+            }
+        }
+        is_done.store(true, Ordering::Relaxed);
+    });
+    assert!(partition.log.next_offset() > data.end, "it did write");
 }
 
 #[test]
