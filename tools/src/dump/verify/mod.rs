@@ -14,6 +14,7 @@ mod node;
 mod partition;
 mod producers;
 mod segment;
+mod unrecorded;
 
 use std::io;
 use std::path::Path;
