@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use riverrun_record::{BatchBuilder, Compression, Header};
-use riverrun_replication::controller::Controller;
+use riverrun_record::{BatchBuilder, Compression, Header, stamp};
+use riverrun_replication::controller::{Controller, encode_batch};
 use riverrun_replication::node::directory_name;
 use riverrun_storage::node::{Boot, NodeConfig, NodeStore, RoundItem, SyncTarget};
 use riverrun_storage::{
@@ -14,6 +14,8 @@ use riverrun_storage::{
     StoredConf,
 };
 use uuid::Uuid;
+
+use crate::controller::commands;
 
 /// Segments of 3000 bytes with an index entry every 256 bytes.
 fn config() -> LogConfig {
@@ -78,6 +80,15 @@ impl Maker {
             .append(timestamp + 2, None, Some(b"\xff\x1b[31m"), &[])
             .unwrap();
         self.entry(EntryKind::Data, 2, builder.build().unwrap())
+    }
+
+    /// One of each command.
+    fn commands(&mut self) -> LogEntry {
+        let commands = commands();
+        let mut batch = encode_batch(&commands).unwrap();
+        stamp(&mut batch, self.offset, i32::try_from(self.term).unwrap());
+        let last = u32::try_from(commands.len() - 1).unwrap();
+        self.entry(EntryKind::Data, last, batch.freeze())
     }
 
     fn other(&mut self, kind: EntryKind, payload: &'static [u8]) -> LogEntry {
@@ -217,7 +228,6 @@ impl Data {
         let image = Controller::new().checkpoint();
         let dir_of_controller = controller.log.dir().to_path_buf();
         fs::write(dir_of_controller.join("0-1.checkpoint"), image).unwrap();
-        controller.log.flush_indexes().unwrap();
         let mut entries = vec![partition.make.noop()];
         for n in 0..60 {
             let compression = Compression::ALL[n % Compression::ALL.len()];
@@ -238,6 +248,9 @@ impl Data {
             }
         }
         partition.write(&store, entries);
+        let entry = controller.make.commands();
+        controller.write(&store, vec![entry]);
+        controller.log.flush_indexes().unwrap();
         // Kafka's files are written at a stop, and now and then before.
         partition.log.flush_indexes().unwrap();
         partition.log.sync_handle().sync_all().unwrap();

@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod controller;
 mod damage;
 mod data;
 mod garbage;

@@ -12,7 +12,8 @@ use bytes::BytesMut;
 use prost::{Message, Oneof};
 use riverrun_record::{BatchBuilder, BatchError, BatchView, Compression, NO_TIMESTAMP};
 
-const VERSION: u8 = 1;
+/// The first byte of a record's value.
+pub const COMMAND_VERSION: u8 = 1;
 /// Longest command that is taken: a topic of 10,000 partitions with 15 brokers each is below it.
 const MAX_COMMAND_BYTES: usize = 4 << 20;
 
@@ -229,7 +230,7 @@ pub fn encode_batch(commands: &[Command]) -> Result<BytesMut, BadCommand> {
             command: Some(command.clone()),
         };
         let mut value = Vec::with_capacity(1 + record.encoded_len());
-        value.push(VERSION);
+        value.push(COMMAND_VERSION);
         value.extend_from_slice(&record.encode_to_vec());
         if value.len() > MAX_COMMAND_BYTES {
             return Err(BadCommand::Record {
@@ -259,26 +260,31 @@ pub(super) fn decode_batch_at(batch: &[u8]) -> Result<DecodedBatch, BadCommand> 
     };
     let mut commands = Vec::new();
     for (number, record) in records.enumerate() {
-        let value = match record?.value {
-            Some(value) if value.len() <= MAX_COMMAND_BYTES => value,
-            Some(_) => return bad(number, "it is too long"),
-            None => return bad(number, "it has no value"),
-        };
-        let Some((&VERSION, message)) = value.split_first() else {
-            return bad(number, "it is of a version that this program does not know");
-        };
-        match CommandRecord::decode(message) {
-            Ok(CommandRecord {
-                command: Some(command),
-            }) => commands.push(command),
-            Ok(CommandRecord { command: None }) => {
-                return bad(number, "it is a command that this program does not know");
-            }
-            Err(_) => return bad(number, "it cannot be decoded"),
+        match decode_command(record?.value) {
+            Ok(command) => commands.push(command),
+            Err(what) => return bad(number, what),
         }
     }
     Ok(DecodedBatch {
         commands,
         next_offset: view.next_offset(),
     })
+}
+
+/// Decodes the value of one record.
+///
+/// # Errors
+/// What is wrong with it: it is anything but a command that this version knows.
+pub fn decode_command(value: Option<&[u8]>) -> Result<Command, &'static str> {
+    let value = value.ok_or("it has no value")?;
+    if value.len() > MAX_COMMAND_BYTES {
+        return Err("it is too long");
+    }
+    let Some((&COMMAND_VERSION, message)) = value.split_first() else {
+        return Err("it is of a version that this program does not know");
+    };
+    let record = CommandRecord::decode(message).map_err(|_| "it cannot be decoded")?;
+    record
+        .command
+        .ok_or("it is a command that this program does not know")
 }

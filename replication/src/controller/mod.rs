@@ -35,9 +35,9 @@ mod plan;
 
 pub use checkpoint::{BadCheckpoint, MAGIC as CHECKPOINT_MAGIC};
 pub use command::{
-    AddPartitions, AllocateProducerIds, BadCommand, Command, CreateTopic, FenceBroker,
-    FoundCluster, MarkTopicClosing, NewPartition, RegisterBroker, RemoveTopic, ReplaceReplica,
-    SetTopicConfigs, decode_batch, encode_batch,
+    AddPartitions, AllocateProducerIds, BadCommand, COMMAND_VERSION, Command, CreateTopic,
+    FenceBroker, FoundCluster, MarkTopicClosing, NewPartition, RegisterBroker, RemoveTopic,
+    ReplaceReplica, SetTopicConfigs, decode_batch, decode_command, encode_batch,
 };
 pub use image::{BrokerImage, DirectoryImage, Image, PartitionImage, ReplicaImage, TopicImage};
 pub use names::check_topic_name;

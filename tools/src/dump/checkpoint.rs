@@ -3,19 +3,38 @@
 use riverrun_replication::controller::{Controller, Image};
 
 use super::input::{Failure, Input};
-use super::line::Line;
+use super::kind::CHECKPOINT_SUFFIX;
+use super::line::{Line, Value};
 use super::report::Report;
 
-/// The longest image that is looked at.
-pub(super) const MAX_BYTES: usize = 1 << 30;
+/// The longest image that is looked at: one of a million replicas is shorter.
+pub(super) const MAX_BYTES: usize = 64 << 20;
+/// Where the next offset stands in the header.
+const NEXT_OFFSET_AT: u64 = 8;
 
 /// Shows what the cluster consists of.
 pub(super) fn dump(mut input: Input, report: &mut Report<'_>) -> Result<(), Failure> {
     report.title("controller checkpoint", input.len())?;
     match Controller::from_checkpoint(&input.whole(MAX_BYTES)?) {
-        Ok(controller) => show(controller.image(), report),
+        Ok(controller) => {
+            let image = controller.image();
+            let name = input.path().file_name().unwrap_or_default();
+            if let Some(named) = named_offset(&name.to_string_lossy())
+                && named != image.next_offset
+            {
+                let what = format!("its name says {named}, it says {}", image.next_offset);
+                report.damage(Some(NEXT_OFFSET_AT), &what)?;
+            }
+            show(image, report)
+        }
         Err(bad) => Ok(report.damage(Some(0), bad.what)?),
     }
+}
+
+/// The next offset in a name such as `17-3.checkpoint`.
+fn named_offset(name: &str) -> Option<i64> {
+    let (offset, _term) = name.strip_suffix(CHECKPOINT_SUFFIX)?.split_once('-')?;
+    offset.parse().ok()
 }
 
 fn show(image: &Image, report: &mut Report<'_>) -> Result<(), Failure> {
@@ -27,7 +46,8 @@ fn show(image: &Image, report: &mut Report<'_>) -> Result<(), Failure> {
             .detail("next_replica", image.next_replica)
             .detail("next_producer_id", image.next_producer_id)
             .detail("topics", image.topics.len())
-            .detail("brokers", image.brokers.len()),
+            .detail("brokers", image.brokers.len())
+            .detail("directories", image.directories.len()),
     )?;
     for broker in image.brokers.values() {
         report.line(
@@ -37,34 +57,46 @@ fn show(image: &Image, report: &mut Report<'_>) -> Result<(), Failure> {
                 .detail("incarnation", broker.incarnation)
                 .detail("host", broker.host.as_str())
                 .detail("port", u32::from(broker.port))
+                .detail("rack", broker.rack.as_str())
                 .detail("fenced", broker.fenced),
         )?;
     }
+    for (id, directory) in &image.directories {
+        report.line(
+            &Line::new("directory")
+                .detail("directory_id", *id)
+                .detail("node", directory.node)
+                .detail("incarnation", directory.incarnation),
+        )?;
+    }
     for topic in image.topics.values() {
-        let configs = topic
-            .configs
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"));
         report.line(
             &Line::new("topic")
                 .detail("topic_id", topic.id)
                 .detail("name", topic.name.as_str())
                 .detail("partitions", topic.partitions.len())
-                .detail("configs", configs.collect::<Vec<_>>().join(","))
+                .detail("configs", Value::Map(&topic.configs))
                 .detail("closing", topic.closing),
         )?;
         for (number, partition) in topic.partitions.iter().enumerate() {
-            let replicas = partition
-                .replicas
-                .iter()
-                .map(|replica| format!("{}@{}", replica.replica, replica.node));
+            let first_voters = partition.first_voters.iter().map(|id| (*id).into());
             report.line(
                 &Line::new("partition")
                     .detail("topic_id", topic.id)
                     .detail("partition", number)
                     .detail("group", partition.group)
-                    .detail("replicas", replicas.collect::<Vec<_>>().join(",")),
+                    .detail("first_voters", Value::List(first_voters.collect())),
             )?;
+            for replica in &partition.replicas {
+                report.line(
+                    &Line::new("replica")
+                        .detail("topic_id", topic.id)
+                        .detail("partition", number)
+                        .detail("replica", replica.replica)
+                        .detail("node", replica.node)
+                        .detail("directory_id", replica.directory),
+                )?;
+            }
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! One thing that is shown: named values, of which people see columns and scripts see JSON.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::ser::{SerializeMap, SerializeSeq};
@@ -13,6 +14,8 @@ use crate::base64;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value<'a> {
     Flag(bool),
+    /// A flag of which people see both.
+    Answer(bool),
     Signed(i64),
     /// A number of which -1 means that there is none.
     OrNone(i64),
@@ -23,6 +26,7 @@ pub(super) enum Value<'a> {
     Text(Cow<'a, str>),
     Bytes(Option<&'a [u8]>),
     List(Vec<Value<'a>>),
+    Map(&'a BTreeMap<String, String>),
 }
 
 impl From<bool> for Value<'_> {
@@ -97,6 +101,7 @@ impl Value<'_> {
             Self::OrNone(number) | Self::Time(number) => *number == -1,
             Self::Text(text) => text.is_empty(),
             Self::List(items) => items.is_empty(),
+            Self::Map(pairs) => pairs.is_empty(),
             _ => false,
         }
     }
@@ -106,17 +111,16 @@ impl Value<'_> {
         let _ = match self {
             Self::Flag(true) => out.write_str("yes"),
             Self::Flag(false) => out.write_str("NO"),
+            Self::Answer(answer) => write!(out, "{answer}"),
             Self::OrNone(-1) | Self::Time(-1) => out.write_str("-"),
             Self::Signed(number) | Self::OrNone(number) => write!(out, "{number}"),
             Self::Unsigned(number) => write!(out, "{number}"),
             Self::Checksum(crc) => write!(out, "{crc:08x}"),
             Self::Time(ms) => out.write_str(&text::utc(*ms)),
-            // What a file says is not let loose on a terminal.
-            Self::Text(plain) if plain.chars().any(char::is_control) => {
-                text::quote(plain.as_bytes(), out);
+            Self::Text(text) => {
+                plain(text, out);
                 Ok(())
             }
-            Self::Text(plain) => out.write_str(plain),
             Self::Bytes(None) => out.write_str("null"),
             Self::Bytes(Some(bytes)) => {
                 text::quote(bytes, out);
@@ -133,7 +137,29 @@ impl Value<'_> {
                 out.push(']');
                 Ok(())
             }
+            Self::Map(pairs) => {
+                out.push('{');
+                for (n, (name, value)) in pairs.iter().enumerate() {
+                    if n > 0 {
+                        out.push_str(", ");
+                    }
+                    plain(name, out);
+                    out.push('=');
+                    plain(value, out);
+                }
+                out.push('}');
+                Ok(())
+            }
         };
+    }
+}
+
+/// Text as it is. What a file says is not let loose on a terminal.
+fn plain(text: &str, out: &mut String) {
+    if text.chars().any(char::is_control) {
+        text::quote(text.as_bytes(), out);
+    } else {
+        out.push_str(text);
     }
 }
 
@@ -148,7 +174,7 @@ fn utf8<'a>(bytes: &Option<&'a [u8]>) -> Result<Option<&'a str>, &'a [u8]> {
 impl Serialize for Value<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Flag(set) => serializer.serialize_bool(*set),
+            Self::Flag(set) | Self::Answer(set) => serializer.serialize_bool(*set),
             Self::Signed(number) | Self::OrNone(number) | Self::Time(number) => {
                 serializer.serialize_i64(*number)
             }
@@ -170,6 +196,7 @@ impl Serialize for Value<'_> {
                 }
                 list.end()
             }
+            Self::Map(pairs) => serializer.collect_map(*pairs),
         }
     }
 }

@@ -13,6 +13,7 @@
 //! | `batches` | finding batches in a `.log`, and finding them again behind damage |
 //! | `segment`, `sidecar`, `aux`, `index`, `snapshot`, `leader_epochs`, `partition_metadata`, `log_start` | the files of a partition |
 //! | `wal`, `identity`, `side` | the files of the node |
+//! | `records`, `command` | the records of a batch; those of the controller's log as commands |
 //! | `checkpoint` | the controller's image |
 //! | `directory` | everything below a directory |
 //! | `verify` | whether it all agrees |
@@ -24,6 +25,7 @@
 mod aux;
 mod batches;
 mod checkpoint;
+mod command;
 mod directory;
 mod identity;
 mod index;

@@ -5,8 +5,9 @@ use riverrun_record::{BatchView, TimestampType};
 use super::batches::{Batches, Order, Piece};
 use super::input::{Failure, Input};
 use super::line::{Line, Value};
+use super::records::{self, Meaning};
 use super::report::Report;
-use super::{Options, records};
+use super::{Options, command};
 
 /// Shows a segment.
 pub(super) fn dump(
@@ -17,6 +18,11 @@ pub(super) fn dump(
 ) -> Result<(), Failure> {
     report.title("record batches", input.len())?;
     let end = input.len();
+    let meaning = if options.records && command::is_controllers(&input, base_offset)? {
+        Meaning::Commands
+    } else {
+        Meaning::Events
+    };
     let mut batches = Batches::new(input, base_offset.unwrap_or(0));
     let mut order = Order::new(base_offset);
     let (mut count, mut record_count, mut next_offset) = (0_u64, 0_u64, base_offset);
@@ -42,7 +48,7 @@ pub(super) fn dump(
                 if options.shows(batch.base_offset(), batch.last_offset()) {
                     report.line(&line(position, &batch, fault.is_none()))?;
                     if options.records && fault.is_none() {
-                        records::show(&batch, position, options, report)?;
+                        records::show(&batch, position, meaning, options, report)?;
                     }
                 }
                 for what in order.take(&batch) {

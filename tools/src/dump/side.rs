@@ -3,11 +3,12 @@
 use std::io;
 
 use riverrun_storage::StdDisk;
-use riverrun_storage::node::read_side;
+use riverrun_storage::node::{parse_side_name, read_side};
 
 use super::Options;
 use super::input::{Failure, Input};
 use super::line::Line;
+use super::records::Meaning;
 use super::report::Report;
 use super::wal::{entry_details, show_records};
 
@@ -28,12 +29,15 @@ pub(super) fn dump(
             source,
         });
     }
+    let name = input.path().file_name().unwrap_or_default();
+    let meaning = parse_side_name(&name.to_string_lossy())
+        .map_or(Meaning::Events, |(group, _)| Meaning::of_group(group));
     match read_side(&StdDisk, input.path()) {
         Ok(entries) => {
             for entry in &entries {
                 report.line(&entry_details(Line::new("side_entry"), entry))?;
                 if options.records {
-                    show_records(entry, 0, options, report)?;
+                    show_records(entry, 0, meaning, options, report)?;
                 }
             }
             Ok(())

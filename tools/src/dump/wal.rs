@@ -4,11 +4,12 @@ use riverrun_record::BatchView;
 use riverrun_storage::node::wal::{self, DumpItem, Mark, RecordBody, RecordHeader, WalDump};
 use riverrun_storage::{EntryKind, LogEntry, StdDisk};
 
+use super::Options;
 use super::input::{Failure, Input};
 use super::line::{Line, Value};
+use super::records::{self, Meaning};
 use super::report::Report;
 use super::sidecar::{conf_text, kind_name, start_text};
-use super::{Options, records};
 
 /// How often a WAL that a running node writes to is read, until it has not moved on meanwhile.
 const ATTEMPTS: usize = 5;
@@ -104,7 +105,8 @@ fn show(dump: WalDump, options: &Options, report: &mut Report<'_>) -> Result<(),
                         "a good record is of a kind that this program does not know",
                     )?,
                     Some(RecordBody::Entry(entry)) if options.records => {
-                        show_records(&entry, file_offset, options, report)?;
+                        let meaning = Meaning::of_group(header.group);
+                        show_records(&entry, file_offset, meaning, options, report)?;
                     }
                     Some(_) => {}
                 }
@@ -225,6 +227,7 @@ pub(super) fn entry_details<'a>(line: Line<'a>, entry: &'a LogEntry) -> Line<'a>
 pub(super) fn show_records(
     entry: &LogEntry,
     position: u64,
+    meaning: Meaning,
     options: &Options,
     report: &mut Report<'_>,
 ) -> Result<(), Failure> {
@@ -232,7 +235,7 @@ pub(super) fn show_records(
         return Ok(());
     }
     match BatchView::parse(&entry.payload) {
-        Ok(batch) => records::show(&batch, position, options, report),
+        Ok(batch) => records::show(&batch, position, meaning, options, report),
         Err(error) => Ok(report.damage(Some(position), &error.to_string())?),
     }
 }
