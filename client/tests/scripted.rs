@@ -513,6 +513,17 @@ async fn offsets_are_listed_and_a_missing_partition_is_named() {
     ));
 }
 
+/// Asked for the other way round, a record that comes between the questions would be at or after
+/// the time and before the end, where nobody reads it.
+#[tokio::test]
+async fn a_time_is_looked_up_after_the_end_is_known() {
+    let broker = filled(5).await;
+    let places = BTreeMap::from([(place(), Start::Timestamp(1_000_000))]);
+    let starts = client(&broker).resolve(&places).await.unwrap();
+    assert_eq!(starts[&place()], 5, "nothing is that new");
+    assert_eq!(broker.state.lock().asked_offsets, [-1, 1_000_000]);
+}
+
 #[tokio::test]
 async fn a_broker_that_is_not_ready_yet_is_asked_again() {
     let broker = filled(5).await;

@@ -22,7 +22,7 @@ pub(crate) struct Decoded {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DecodeConfig {
     pub(crate) check_crcs: bool,
-    /// Most bytes that all the batches of one answer may decompress to.
+    /// Most bytes that one batch may decompress to, and all that are read at once.
     pub(crate) max_decompressed_bytes: usize,
 }
 
@@ -45,6 +45,12 @@ pub(crate) fn decode(
             // The answer's limit fell inside this batch. It comes whole with the next fetch, which
             // begins with it.
             Err(BatchError::Incomplete { .. }) if rest.len() < bytes.len() => break,
+            // Too much with those before it, not by itself: it comes again with the next fetch.
+            Err(BatchError::DecompressedTooLarge { .. })
+                if budget < config.max_decompressed_bytes =>
+            {
+                break;
+            }
             Err(error) => return (decoded, Some(error)),
         }
     }
@@ -189,6 +195,32 @@ mod tests {
         let (decoded, error) = decode(&control.freeze(), 7, CONFIG);
         let found = (decoded.records.len(), decoded.next_offset, error);
         assert_eq!(found, (0, 8, None));
+    }
+
+    #[test]
+    fn batches_that_are_too_much_together_are_read_one_after_the_other() {
+        let large = |base_offset: i64| {
+            let mut builder = BatchBuilder::new(Compression::Zstd, None);
+            builder
+                .append(0, None, Some(&vec![0; 40 << 10]), &[])
+                .unwrap();
+            let mut batch = builder.build_mut().unwrap();
+            stamp(&mut batch, base_offset, 3);
+            batch
+        };
+        let mut bytes = large(0);
+        bytes.extend_from_slice(&large(1));
+        bytes.extend_from_slice(&large(2));
+        let bytes = bytes.freeze();
+        let config = DecodeConfig {
+            max_decompressed_bytes: 100 << 10,
+            ..CONFIG
+        };
+        let (decoded, error) = decode(&bytes, 0, config);
+        assert_eq!((offsets(&decoded), error), (vec![0, 1], None));
+        assert_eq!(decoded.next_offset, 2);
+        let (decoded, error) = decode(&bytes, 2, config);
+        assert_eq!((offsets(&decoded), error), (vec![2], None));
     }
 
     #[test]

@@ -65,14 +65,14 @@ async fn resolve(
             _ => None,
         })
         .collect();
-    // Times are asked for first: a record written between the questions is then at or after the
-    // end, never skipped.
+    // Ends are asked for before times: a record that is written between the two questions is then
+    // found by its time, or lies at or behind the end. It is never skipped.
+    let ends = client
+        .list_offsets(&wants(needs_end, OffsetSpec::End))
+        .await?;
     let times = client.list_offsets(&times).await?;
     let starts = client
         .list_offsets(&wants(needs_start, OffsetSpec::Start))
-        .await?;
-    let ends = client
-        .list_offsets(&wants(needs_end, OffsetSpec::End))
         .await?;
     let of = |map: &BTreeMap<_, crate::ListedOffset>, place: &TopicPartition| {
         map.get(place).and_then(|l| l.offset)

@@ -72,6 +72,8 @@ pub struct State {
     pub max_api_versions: i16,
     /// Requests seen, by API and version.
     pub seen: Vec<(ApiKey, i16)>,
+    /// Timestamps that ListOffsets was asked for, in order; -1 is the end.
+    pub asked_offsets: Vec<i64>,
     pub log_start: i64,
     /// Whether partitions have no leader.
     pub is_leaderless: bool,
@@ -100,6 +102,7 @@ impl Broker {
             random: None,
             max_api_versions: i16::MAX,
             seen: Vec::new(),
+            asked_offsets: Vec::new(),
             log_start: 0,
             is_leaderless: false,
             next_producer_id: 100,
@@ -482,7 +485,9 @@ impl State {
         Records::from(bytes.freeze())
     }
 
-    fn list_offsets(&self, request: &ListOffsetsRequest) -> ListOffsetsResponse {
+    fn list_offsets(&mut self, request: &ListOffsetsRequest) -> ListOffsetsResponse {
+        let asked = request.topics.iter().flat_map(|t| &t.partitions);
+        self.asked_offsets.extend(asked.map(|p| p.timestamp));
         let partition = |p: &riverrun_wire::api::list_offsets::ListOffsetsPartition| {
             ListOffsetsPartitionResponse {
                 partition_index: p.partition_index,
