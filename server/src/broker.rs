@@ -22,6 +22,7 @@ use crate::error;
 use crate::founding;
 use crate::hooks::Hooks;
 use crate::internal::Internal;
+use crate::kafka::refused::RefusedLog;
 use crate::net::burst;
 use crate::net::connection::{Connection, Connections};
 use crate::net::memory::Budget;
@@ -39,6 +40,7 @@ pub(crate) struct Broker {
     config: Config,
     budget: Budget,
     connections: Connections,
+    refused_log: RefusedLog,
     topics: Topics,
     catalog: Catalog,
     internal: Internal,
@@ -85,6 +87,7 @@ impl Broker {
             config,
             budget,
             connections: Connections::default(),
+            refused_log: RefusedLog::default(),
             topics: Topics::default(),
             catalog: Catalog::new(),
             internal: Internal::default(),
@@ -112,6 +115,11 @@ impl Broker {
 
     pub(crate) fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// Where a request that is refused for what is in it leaves its line.
+    pub(crate) fn refused_log(&self) -> &RefusedLog {
+        &self.refused_log
     }
 
     pub(crate) fn topics(&self) -> &Topics {

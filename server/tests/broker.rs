@@ -855,7 +855,8 @@ fn an_address_that_others_can_reach_is_refused() {
     tokio.block_on(running.stop()).unwrap();
 }
 
-/// With flushing a thousand produces one by one wake the flusher once each, without it never.
+/// A thousand produces one by one: with flushing each wakes the flusher, and nothing else, once at
+/// most (it may be awake still); without it only the rounds of what is unflushed do.
 #[test]
 fn an_uncontended_produce_wakes_the_flusher_only_where_it_flushes() {
     let broker = Broker::start();
@@ -863,7 +864,7 @@ fn an_uncontended_produce_wakes_the_flusher_only_where_it_flushes() {
     client.create("cached", 1, &[("write.caching", "true")]);
     client.create("flushed", 1, &[]);
     let before = broker.running().flusher_wakes();
-    for _ in 0..200 {
+    for _ in 0..1000 {
         assert_eq!(
             client
                 .produce("flushed", batch(&[b"x"]).freeze())
@@ -872,7 +873,7 @@ fn an_uncontended_produce_wakes_the_flusher_only_where_it_flushes() {
         );
     }
     let flushed = broker.running().flusher_wakes() - before;
-    assert!((1..=220).contains(&flushed), "{flushed}");
+    assert!((1..=1000).contains(&flushed), "{flushed}");
     let before = broker.running().flusher_wakes();
     let started = Instant::now();
     for _ in 0..1000 {

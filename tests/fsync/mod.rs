@@ -2,7 +2,7 @@
 //! small library that is preloaded into it. (Killing a process proves nothing here: the page cache
 //! survives it.)
 
-mod requests;
+pub(crate) mod requests;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

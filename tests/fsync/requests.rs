@@ -12,7 +12,7 @@ use riverrun_wire::api::produce::{PartitionProduceData, TopicProduceData};
 use riverrun_wire::api::{
     CreateTopicsRequest, CreateTopicsResponse, ProduceRequest, ProduceResponse,
 };
-use riverrun_wire::{Records, decode_response, encode_request};
+use riverrun_wire::{Records, Request, decode_response, encode_request};
 
 const CREATE_TOPICS_VERSION: i16 = 5;
 const PRODUCE_VERSION: i16 = 9;
@@ -41,6 +41,11 @@ impl Connection {
         })
     }
 
+    /// The port by which a broker's log names this connection.
+    pub(crate) fn port(&self) -> Result<u16> {
+        Ok(self.stream.local_addr()?.port())
+    }
+
     fn next_id(&mut self) -> i32 {
         self.next += 1;
         self.next
@@ -67,13 +72,7 @@ impl Connection {
             timeout_ms: 20_000,
             validate_only: false,
         };
-        let id = self.next_id();
-        let frame = encode_request(&request, CREATE_TOPICS_VERSION, id, Some("fsync"))?;
-        self.stream.write_all(&frame.into_bytes())?;
-        let answer = self
-            .frame(id, PATIENCE)?
-            .context("no answer to CreateTopics")?;
-        let response = decode_response::<CreateTopicsResponse>(&answer, CREATE_TOPICS_VERSION)?;
+        let response: CreateTopicsResponse = self.call(&request, CREATE_TOPICS_VERSION)?;
         let topic = response.topics.first().context("no topic in the answer")?;
         ensure!(
             topic.error_code == 0,
@@ -83,13 +82,29 @@ impl Connection {
         Ok(())
     }
 
+    /// Sends any request and waits for its answer.
+    pub(crate) fn call<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response> {
+        let id = self.next_id();
+        let frame = encode_request(request, version, id, Some("test"))?;
+        self.stream.write_all(&frame.into_bytes())?;
+        let answer = self
+            .frame(id, PATIENCE)?
+            .with_context(|| format!("no answer to {}", R::API.name()))?;
+        Ok(decode_response(&answer, version)?)
+    }
+
     /// Sends one batch with acks=all whose record has a value of so many bytes.
     pub(crate) fn send_produce(&mut self, topic: &str, bytes: usize) -> Result<Sent> {
         let mut builder = BatchBuilder::new(Compression::None, None);
         builder.append(1_700_000_000_000, None, Some(&vec![b'x'; bytes]), &[])?;
+        self.send_batch(topic, builder.build()?)
+    }
+
+    /// The same with bytes that may be no batch.
+    pub(crate) fn send_batch(&mut self, topic: &str, batch: Bytes) -> Result<Sent> {
         let partition = PartitionProduceData {
             index: 0,
-            records: Some(Records::from(builder.build()?)),
+            records: Some(Records::from(batch)),
         };
         let topic = TopicProduceData {
             name: topic.to_owned(),
@@ -103,7 +118,7 @@ impl Connection {
             ..ProduceRequest::default()
         };
         let id = self.next_id();
-        let frame = encode_request(&request, PRODUCE_VERSION, id, Some("fsync"))?;
+        let frame = encode_request(&request, PRODUCE_VERSION, id, Some("test"))?;
         self.stream.write_all(&frame.into_bytes())?;
         Ok(Sent(id))
     }

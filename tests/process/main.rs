@@ -20,6 +20,7 @@
     reason = "tests of real processes, which live in real time"
 )]
 
+mod bad_input;
 mod command;
 mod event;
 mod installed;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
     trials.extend(real_input::trials());
     trials.extend(real_files::trials());
     trials.extend(fsync::trials());
+    trials.extend(bad_input::trials());
     trials.extend(clients::trials());
     let conclusion = libtest_mimic::run(&args, trials);
     trial::summary();

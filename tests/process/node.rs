@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -63,6 +63,23 @@ impl Node {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// Everything it has written so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The most memory that the process ever had, in bytes.
+    pub(crate) fn most_memory(&self) -> Result<u64> {
+        let child = self.child.as_ref().context("the broker is not running")?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .context("no VmHWM")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024)
     }
 
     /// Starts the process and does not wait for anything.
@@ -135,7 +152,7 @@ impl Node {
     }
 
     /// Waits until the process has ended by itself.
-    pub(crate) fn wait_end(&mut self) -> Result<std::process::ExitStatus> {
+    pub(crate) fn wait_end(&mut self) -> Result<ExitStatus> {
         let child = self.child.as_mut().context("the broker is not running")?;
         let begun = Instant::now();
         while begun.elapsed() < STOP_LIMIT {
@@ -160,13 +177,13 @@ impl Node {
     }
 
     /// SIGTERM, and waits for the end.
-    pub(crate) fn stop(&mut self) -> Result<()> {
+    pub(crate) fn stop(&mut self) -> Result<ExitStatus> {
         let mut child = self.child.take().context("the broker is not running")?;
         kill_process(Pid::from_child(&child), Signal::TERM)?;
         let begun = Instant::now();
         while begun.elapsed() < STOP_LIMIT {
-            if child.try_wait()?.is_some() {
-                return Ok(());
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
             }
             thread::sleep(Duration::from_millis(2));
         }

@@ -1,6 +1,6 @@
 //! CreatePartitions: answered when the new partitions have leaders, or the timeout is over.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use riverrun_replication::controller::Outcome;
@@ -23,16 +23,15 @@ pub(crate) async fn handle(
 ) -> CreatePartitionsResponse {
     let wait = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let mut results = Vec::new();
-    let mut seen = BTreeSet::new();
+    let mut named: BTreeMap<&str, usize> = BTreeMap::new();
     for topic in &request.topics {
-        if !seen.insert(topic.name.as_str()) {
+        *named.entry(topic.name.as_str()).or_default() += 1;
+    }
+    for topic in &request.topics {
+        // A name that stands there twice is answered once.
+        let Some(named) = named.remove(topic.name.as_str()) else {
             continue;
-        }
-        let named = request
-            .topics
-            .iter()
-            .filter(|other| other.name == topic.name)
-            .count();
+        };
         let outcome = if named > 1 {
             Err((
                 ErrorCode::InvalidRequest,

@@ -7,11 +7,11 @@ use std::time::Duration;
 use riverrun_replication::controller::{
     Command, Controller, CreateTopicRequest, Outcome, Rejection,
 };
-use riverrun_wire::ErrorCode;
 use riverrun_wire::api::create_topics::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult,
 };
 use riverrun_wire::api::{CreateTopicsRequest, CreateTopicsResponse};
+use riverrun_wire::{ApiKey, ErrorCode};
 use uuid::Uuid;
 
 use super::Call;
@@ -51,6 +51,14 @@ pub(crate) async fn handle(call: Call, request: CreateTopicsRequest) -> CreateTo
         let _ = tokio::time::timeout(wait.min(LONGEST_WAIT), ready).await;
     }
     let validate_only = request.validate_only;
+    let refused = wanted.iter().find_map(|topic| match &topic.state {
+        Err((error @ ErrorCode::InvalidTopicException, why)) => Some((*error, why)),
+        _ => None,
+    });
+    if let Some((error, why)) = refused {
+        let log = call.broker.refused_log();
+        log.log(&call.connection, ApiKey::CreateTopics, error, why);
+    }
     let topics = wanted
         .into_iter()
         .map(|topic| row(&call, topic, validate_only))

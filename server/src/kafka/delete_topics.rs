@@ -1,5 +1,6 @@
 //! DeleteTopics: by name or id, answered when every partition has closed (L8).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use riverrun_replication::controller::Outcome;
@@ -76,18 +77,34 @@ fn want(call: &Call, request: &DeleteTopicsRequest) -> Vec<Wanted> {
             .collect()
     };
     let mut wanted: Vec<Wanted> = Vec::with_capacity(asked.len());
+    let mut asked_at: BTreeMap<(Option<String>, Uuid), usize> = BTreeMap::new();
+    // A topic may be named by its name here and by its id there.
+    let mut found_at: BTreeMap<Uuid, usize> = BTreeMap::new();
     for (name, id) in asked {
-        if let Some(first) = wanted
-            .iter_mut()
-            .find(|w| w.name == name && (name.is_some() || w.id == id))
-        {
+        let asked = (name.clone(), id);
+        let before = match asked_at.get(&asked) {
+            Some(at) => *at,
+            None => {
+                let found = find(call, name, id);
+                let known = found_at.get(&found.id).filter(|_| found.state.is_ok());
+                let at = known.copied().unwrap_or(wanted.len());
+                asked_at.insert(asked, at);
+                if at == wanted.len() {
+                    if found.state.is_ok() {
+                        found_at.insert(found.id, at);
+                    }
+                    wanted.push(found);
+                    continue;
+                }
+                at
+            }
+        };
+        if let Some(first) = wanted.get_mut(before) {
             first.state = Err((
                 ErrorCode::InvalidRequest,
                 "the topic is named twice".to_owned(),
             ));
-            continue;
         }
-        wanted.push(find(call, name, id));
     }
     wanted
 }

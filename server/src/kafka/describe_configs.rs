@@ -33,7 +33,13 @@ pub(crate) enum Source {
 type Refused = (ErrorCode, String);
 
 pub(crate) fn handle(call: &Call, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    let results = request.resources.iter().map(|resource| {
+    // Each is described once: what is shown of one is a thousand times what asks for it.
+    let mut seen = BTreeSet::new();
+    let asked = request
+        .resources
+        .iter()
+        .filter(|resource| seen.insert((resource.resource_type, &resource.resource_name)));
+    let results = asked.map(|resource| {
         let described = match resource.resource_type {
             TOPIC => describe_topic(call, &resource.resource_name),
             BROKER => describe_broker(call.broker.config(), &resource.resource_name),

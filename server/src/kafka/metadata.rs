@@ -8,7 +8,8 @@ use riverrun_wire::api::metadata::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use riverrun_wire::api::{MetadataRequest, MetadataResponse};
-use riverrun_wire::{Decode, ErrorCode, Reader};
+use riverrun_wire::{ApiKey, Decode, ErrorCode, Reader};
+use rustc_hash::FxHashSet;
 use tracing::info;
 use uuid::Uuid;
 
@@ -150,7 +151,12 @@ fn topics(call: &Call, request: &MetadataRequest) -> Vec<MetadataResponseTopic> 
         ..MetadataResponseTopic::default()
     };
     let mut rows = Vec::new();
+    // A topic is shown once, however often it is asked for: a large one may not be multiplied.
+    let mut seen = FxHashSet::default();
     for asked in request.topics.iter().flatten() {
+        if !seen.insert((&asked.name, asked.topic_id)) {
+            continue;
+        }
         let by_id = asked.name.is_none() || !asked.topic_id.is_nil();
         rows.push(match &asked.name {
             // Versions 10 and 11 carry an id which nobody has ever answered.
@@ -166,7 +172,13 @@ fn topics(call: &Call, request: &MetadataRequest) -> Vec<MetadataResponseTopic> 
                 Some(topic) => show(&topic),
                 None => {
                     let error = check_topic_name(name).map_or_else(
-                        |rejection| error::of_rejection(&rejection),
+                        |rejection| {
+                            let error = error::of_rejection(&rejection);
+                            let why = rejection.to_string();
+                            let log = broker.refused_log();
+                            log.log(&call.connection, ApiKey::Metadata, error, &why);
+                            error
+                        },
                         |()| ErrorCode::UnknownTopicOrPartition,
                     );
                     refuse(Some(name.clone()), Uuid::nil(), error)

@@ -10,7 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use riverrun_wire::{
-    ApiKey, Decode, Encoded, Message, Reader, Request, RequestHeader, WireError, encode_response,
+    ApiKey, Decode, Encoded, ErrorCode, Message, Reader, Request, RequestHeader, WireError,
+    encode_response,
 };
 use tracing::warn;
 
@@ -33,6 +34,13 @@ pub(crate) mod list_offsets;
 pub(crate) mod metadata;
 pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
+pub(crate) mod refused;
+
+/// The longest request that carries no records: a client that reads twenty thousand partitions of
+/// one broker asks for them with less. What is decoded takes a multiple of it.
+const MAX_PLAIN_BYTES: usize = 2 << 20;
+/// The most elements of arrays in a request: topics, partitions, replicas, settings.
+const MAX_ELEMENTS: usize = 200_000;
 
 /// Why a connection is closed over a request.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +49,8 @@ pub(crate) enum Refusal {
     NotServed { api_key: i16, version: i16 },
     #[error("a request that cannot be read: {0}")]
     Malformed(#[from] WireError),
+    #[error("a request of {api} of {len} bytes, which is more than {MAX_PLAIN_BYTES}")]
+    TooLong { api: &'static str, len: usize },
     #[error("an answer that cannot be written: {0}")]
     Answer(WireError),
     #[error("a produce without acknowledgement failed: {0}")]
@@ -211,13 +221,24 @@ pub(crate) fn step(
         if api_key == ApiKey::ApiVersions.number() {
             let correlation_id = reader.i32()?;
             let answer = api_versions::unsupported(correlation_id)?;
+            let why = format!("version {version}");
+            let error = ErrorCode::UnsupportedVersion;
+            broker
+                .refused_log()
+                .log(connection, ApiKey::ApiVersions, error, &why);
             let request = connection.open(Pending::Task, lease, 0);
             connection.answer(request, answer);
             return Ok(());
         }
         return Err(Refusal::NotServed { api_key, version });
     };
-    let mut reader = Reader::borrowed(&body);
+    if body.len() > MAX_PLAIN_BYTES && !matches!(api.handler, Handler::Produce) {
+        return Err(Refusal::TooLong {
+            api: api.key.name(),
+            len: body.len(),
+        });
+    }
+    let mut reader = Reader::borrowed(&body).with_max_elements(MAX_ELEMENTS);
     let header = RequestHeader::decode(&mut reader)?;
     let call = Call {
         broker: Arc::clone(broker),

@@ -12,7 +12,7 @@ use riverrun_wire::api::produce::{
     PlacedRecords, TopicProduceResponse, split_records,
 };
 use riverrun_wire::api::{ProduceRequest, ProduceResponse};
-use riverrun_wire::{ErrorCode, encode_response};
+use riverrun_wire::{ApiKey, ErrorCode, encode_response};
 use tokio::time::Instant;
 use tracing::error;
 use uuid::Uuid;
@@ -192,6 +192,8 @@ pub(crate) fn step(
         .zip(placed)
         .peekable();
     let mut response = ProduceResponse::default();
+    // One line for the request, about the first of them.
+    let mut noted = false;
     let mut checked = Vec::with_capacity(placed.len());
     for (t, topic) in request.topic_data.into_iter().enumerate() {
         let found = Topic::find(call, &topic.name, topic.topic_id);
@@ -214,6 +216,12 @@ pub(crate) fn step(
                     if request.acks == 0 {
                         // Nobody hears an error, so the connection is closed: as Kafka does.
                         return Err(Refusal::Unanswerable(refused.code.name()));
+                    }
+                    // Those without words are the ordinary ones: no such topic, another leader.
+                    if let Some(why) = refused.message.as_deref().filter(|_| !noted) {
+                        noted = true;
+                        let log = call.broker.refused_log();
+                        log.log(&call.connection, ApiKey::Produce, refused.code, why);
                     }
                     row.record_errors = refused
                         .record
@@ -341,7 +349,8 @@ fn check_acks(acks: i16) -> Result<(), Refused> {
     if (-1..=1).contains(&acks) {
         Ok(())
     } else {
-        Err(ErrorCode::InvalidRequiredAcks.into())
+        let message = "acks must be -1, 0 or 1";
+        Err(Refused::because(ErrorCode::InvalidRequiredAcks, message))
     }
 }
 

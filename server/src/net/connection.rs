@@ -125,6 +125,11 @@ impl Connection {
         self.local
     }
 
+    /// What the client calls itself.
+    pub(crate) fn client(&self) -> Option<Arc<str>> {
+        self.client.lock().clone()
+    }
+
     /// Remembers what the client calls itself, for the log.
     pub(crate) fn set_client(&self, name: &str) {
         *self.client.lock() = Some(Arc::from(name));
@@ -285,7 +290,7 @@ pub(crate) async fn serve(
             debug!(peer = %connection.peer, reason = %ended, "connection ended");
         }
         Ended::Frame(_) | Ended::Refused(_) | Ended::Silent(_) => {
-            let client = connection.client.lock().clone();
+            let client = connection.client();
             let client = client.as_deref().unwrap_or("unknown");
             info!(peer = %connection.peer, client, reason = %ended, "closed a connection");
         }

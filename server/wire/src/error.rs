@@ -72,6 +72,14 @@ pub enum WireError {
         /// The limit.
         max: usize,
     },
+    /// The arrays of a message have more elements than its reader takes.
+    #[error("{count} more elements of an array, where {left} may follow")]
+    TooManyElements {
+        /// How many the array claims.
+        count: usize,
+        /// How many of the limit were left.
+        left: usize,
+    },
     /// A range of records does not lie inside the frame it is to be taken from.
     #[error("records lie outside their frame")]
     MisplacedRecords,

@@ -9,6 +9,7 @@ use riverrun_wire::api::fetch::{
 };
 use riverrun_wire::api::{FetchRequest, FetchResponse};
 use riverrun_wire::{ErrorCode, Records};
+use rustc_hash::FxHashSet;
 use tracing::warn;
 
 use crate::broker::Broker;
@@ -33,6 +34,8 @@ pub(super) struct Job {
     read_committed: bool,
     topics: Vec<JobTopic>,
     parts: Vec<Part>,
+    /// The groups of the parts. A partition is read once for a fetch, however often it is named.
+    groups: FxHashSet<u64>,
 }
 
 #[derive(Debug)]
@@ -102,6 +105,7 @@ impl Job {
             read_committed: request.isolation_level == READ_COMMITTED,
             topics: Vec::with_capacity(request.topics.len()),
             parts: Vec::new(),
+            groups: FxHashSet::default(),
         };
         for topic in request.topics {
             job.add(topic);
@@ -128,6 +132,11 @@ impl Job {
                     Some(partition) => partition.here().cloned(),
                 },
             };
+            if let Ok(at) = &at
+                && !self.groups.insert(at.handle().group())
+            {
+                continue;
+            }
             self.parts.push(Part {
                 index: part.partition,
                 leader_epoch: part.current_leader_epoch,

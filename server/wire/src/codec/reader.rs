@@ -17,6 +17,8 @@ pub struct Reader<'a> {
     /// INVARIANT: `at <= end <= data.len()`.
     at: usize,
     end: usize,
+    /// Elements of arrays that may still be read.
+    elements: usize,
     placed: Vec<Range<usize>>,
 }
 
@@ -38,8 +40,16 @@ impl<'a> Reader<'a> {
             frame: None,
             at: 0,
             end: data.len(),
+            elements: usize::MAX,
             placed: Vec::new(),
         }
+    }
+
+    /// Takes no more than so many elements of arrays, over the whole frame. An element may take
+    /// many times the memory of its bytes, and cause work and an answer as well.
+    #[must_use]
+    pub fn with_max_elements(self, elements: usize) -> Self {
+        Self { elements, ..self }
     }
 
     /// How many bytes of the frame have been read.
@@ -159,13 +169,20 @@ impl<'a> Reader<'a> {
 
     /// Checks that `count` elements of at least `min_bytes` each can follow, so that it is safe
     /// to make room for them.
-    pub(crate) fn expect_elements(&self, count: usize, min_bytes: usize) -> Result<(), WireError> {
+    pub(crate) fn expect_elements(
+        &mut self,
+        count: usize,
+        min_bytes: usize,
+    ) -> Result<(), WireError> {
         let needed = count.saturating_mul(min_bytes.max(1));
         if needed > self.remaining() {
-            Err(self.truncated(needed))
-        } else {
-            Ok(())
+            return Err(self.truncated(needed));
         }
+        let left = self.elements;
+        self.elements = left
+            .checked_sub(count)
+            .ok_or(WireError::TooManyElements { count, left })?;
+        Ok(())
     }
 
     /// Reads a section of tagged fields. `field` is given each tag with a reader that ends where

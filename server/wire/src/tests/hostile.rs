@@ -117,6 +117,31 @@ fn a_hostile_count_is_refused_before_anything_is_allocated() {
 }
 
 #[test]
+fn elements_of_all_arrays_are_counted_together() {
+    // Two topics with one partition each: four elements.
+    let mut request = api::CreateTopicsRequest::default();
+    for name in ["a", "b"] {
+        request.topics.push(api::create_topics::CreatableTopic {
+            name: name.to_owned(),
+            assignments: vec![api::create_topics::CreatableReplicaAssignment::default()],
+            ..Default::default()
+        });
+    }
+    for version in ApiKey::CreateTopics.versions() {
+        let bytes = encode(&request, version);
+        let decoded = |max| {
+            let mut reader = Reader::borrowed(&bytes).with_max_elements(max);
+            api::CreateTopicsRequest::decode(&mut reader, version)
+        };
+        assert_eq!(decoded(4).unwrap(), request);
+        let refused = decoded(3).unwrap_err();
+        assert_eq!(refused, WireError::TooManyElements { count: 1, left: 0 });
+        let refused = decoded(1).unwrap_err();
+        assert_eq!(refused, WireError::TooManyElements { count: 2, left: 1 });
+    }
+}
+
+#[test]
 fn a_hostile_number_of_tagged_fields_is_refused() {
     let body = Bytes::from_static(&[0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]);
     let refused = api::DescribeClusterRequest::decode(&mut Reader::new(&body), 1).unwrap_err();
