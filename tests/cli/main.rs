@@ -398,8 +398,10 @@ fn failures_name_the_cause_and_the_next_step() {
             && nobody.contains("riverrun dev"),
         "{nobody}"
     );
-    let nameless = run_with(":0", &["topic", "list"], b"").failed(2);
-    assert!(nameless.contains("host:port"), "{nameless}");
+    for wrong in [":0", "localhost:99999", "localhost:", "a:1,b:x"] {
+        let nameless = run_with(wrong, &["topic", "list"], b"").failed(2);
+        assert!(nameless.contains("host:port"), "{wrong}: {nameless}");
+    }
     let node = Node::start();
     // Everything before the line that cannot be sent is written, and the line is named.
     let mut input = b"good\n".to_vec();
@@ -407,6 +409,7 @@ fn failures_name_the_cause_and_the_next_step() {
     let long = node.feed("produce t", &input);
     assert_eq!((long.code, long.out.as_str()), (Some(1), "t/0 @0\n"));
     assert!(long.err.contains("line 2"), "{}", long.err);
+    assert!(long.err.contains("next:"), "{}", long.err);
     assert!(
         node.feed("produce t -p 9", b"x\n")
             .failed(1)
@@ -424,7 +427,10 @@ fn dev_refuses_what_it_should() {
     assert!(public.contains("--insecure"), "{public}");
     dev(&["--kafka", "nonsense"]).failed(2);
     let taken = dev(&["--kafka", &node.address]).failed(1);
-    assert!(taken.contains(&node.address), "{taken}");
+    assert!(
+        taken.contains(&node.address) && taken.contains("next: stop what listens there"),
+        "{taken}"
+    );
     // One directory, one node.
     let data = tempfile::tempdir().unwrap();
     let _holder = Node::start_on(data.path());
@@ -435,6 +441,50 @@ fn dev_refuses_what_it_should() {
         data.path().to_str().unwrap(),
     ])
     .failed(1);
+    // A file in the place of the directory, and a link.
+    let place = tempfile::tempdir().unwrap();
+    let (file, link) = (place.path().join("file"), place.path().join("link"));
+    std::fs::write(&file, "mine").unwrap();
+    std::os::unix::fs::symlink(data.path(), &link).unwrap();
+    for wrong in [&file, &link] {
+        let wrong = wrong.to_str().unwrap();
+        let refused = dev(&["--kafka", "127.0.0.1:0", "--data", wrong]).failed(1);
+        assert!(refused.contains(wrong), "{refused}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+}
+
+#[test]
+fn scripts_are_told_where_a_node_is_in_json() {
+    let data = tempfile::tempdir().unwrap();
+    let mut child = Command::new(RIVERRUN)
+        .args([
+            "dev",
+            "--kafka",
+            "127.0.0.1:0",
+            "--format",
+            "json",
+            "--data",
+        ])
+        .arg(data.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(child.stdout.take().unwrap()),
+        &mut line,
+    )
+    .unwrap();
+    let _guard = Guard(child);
+    let told = parsed(&line);
+    assert_eq!(
+        (&told["data"], &told["temporary"]),
+        (&json!(data.path()), &json!(false))
+    );
+    let address = told["kafka"].as_str().unwrap();
+    assert_eq!(run_with(address, &["topic", "list"], b"").code, Some(0));
 }
 
 #[test]

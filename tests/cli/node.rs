@@ -147,6 +147,12 @@ impl Run {
     #[track_caller]
     pub(crate) fn failed(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
+        let advice = ["next:", "For more information, try '--help'", "Usage: "];
+        assert!(
+            advice.iter().any(|advice| self.err.contains(advice)),
+            "no next step: {}",
+            self.err
+        );
         self.err
     }
 }

@@ -3,6 +3,7 @@
 use std::{fmt, io, process::ExitCode};
 
 use riverrun_client::{Error, ErrorCode};
+use riverrun_server::StartError;
 
 /// A command that was called in a way that cannot work: exits with 2 instead of 1.
 #[derive(Debug)]
@@ -15,6 +16,21 @@ impl fmt::Display for Usage {
 }
 
 impl std::error::Error for Usage {}
+
+/// Something that failed, with what may be done about it.
+#[derive(Debug)]
+pub(crate) struct Advised {
+    pub(crate) what: String,
+    pub(crate) next: &'static str,
+}
+
+impl fmt::Display for Advised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Advised {}
 
 /// A command that has already said, in its own output, what failed.
 #[derive(Debug)]
@@ -59,12 +75,51 @@ pub(crate) fn report(error: &anyhow::Error) {
         }
     }
     eprintln!("error: {text}");
-    if let Some(next) = error.chain().find_map(|e| next_step(e.downcast_ref()?)) {
+    if let Some(next) = error.chain().find_map(next) {
         eprintln!("  next: {next}");
     }
 }
 
-/// What a person may do about an error.
+/// What a person may do about one of the errors of a chain.
+fn next(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref() {
+        return next_step(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return Some(start_again(error).to_owned());
+    }
+    if let Some(Advised { next, .. }) = error.downcast_ref() {
+        return Some((*next).to_owned());
+    }
+    // A usage error that knows better says so in its own words.
+    let Usage(text) = error.downcast_ref()?;
+    (!text.contains("next:")).then(|| "see what the command takes with --help".to_owned())
+}
+
+/// What a person may do about a node that does not start, or had to stop.
+fn start_again(error: &StartError) -> &'static str {
+    match error {
+        StartError::NotLoopback { .. } => {
+            "listen on 127.0.0.1, or pass --insecure where everybody who can connect may"
+        }
+        StartError::Bind { .. } => {
+            "stop what listens there, or choose another address with --kafka HOST:PORT (port 0 takes a free one)"
+        }
+        StartError::Data { .. } => {
+            "see that no other node runs on it and that it can be written, check it with `riverrun log verify DIR`, or name another with --data DIR"
+        }
+        StartError::Controller(_) => {
+            "see what is damaged with `riverrun log verify DIR`, and restore that directory from a copy"
+        }
+        StartError::Thread(_) => "allow the process more threads (`ulimit -u`)",
+        StartError::Fatal(_) => {
+            "see that its disk is whole and has room, and start again: what was acknowledged is there"
+        }
+        _ => "see the lines above",
+    }
+}
+
+/// What a person may do about an error of the client.
 fn next_step(error: &Error) -> Option<String> {
     let step = match error {
         Error::NoBroker { .. } | Error::Connection { .. } | Error::Disconnected { .. } => {
@@ -96,8 +151,20 @@ fn next_step(error: &Error) -> Option<String> {
                 "send smaller records, or create the topic with a larger --config max.message.bytes".to_owned()
             }
             ErrorCode::KafkaStorageError => "see the node's log: its disk is full or failing".to_owned(),
-            _ => return None,
+            ErrorCode::InvalidPartitions => "pass -p with a number that the message allows".to_owned(),
+            ErrorCode::InvalidTimestamp => {
+                "see message.timestamp.before.max.ms and .after.max.ms of the topic (`riverrun topic describe`), and the clock".to_owned()
+            }
+            ErrorCode::NotEnoughReplicas | ErrorCode::NotEnoughReplicasAfterAppend => {
+                "see which replicas are in sync with `riverrun topic describe`: min.insync.replicas wants more".to_owned()
+            }
+            code if code.is_retriable() => "try again; if that does not help, see the node's log".to_owned(),
+            _ => "see the node's log, which has a line about it".to_owned(),
         },
+        Error::LogTruncated { end, .. } => {
+            format!("read on from where the two part with -o {end}, if what was read before is taken back")
+        }
+        Error::InvalidRecord { .. } => "change the record that is named".to_owned(),
         _ => return None,
     };
     Some(step)

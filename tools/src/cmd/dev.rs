@@ -1,28 +1,33 @@
 //! `riverrun dev`: one node for development.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 use anyhow::Context;
 use riverrun_server::Config;
+use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::DevArgs;
-use crate::failure::Usage;
+use crate::cli::{DevArgs, Format};
+use crate::failure::{Advised, Usage};
 
 /// Where the other commands look without `-b`.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9092";
 
 /// Runs a node until it is told to stop.
-pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &DevArgs, format: Format) -> anyhow::Result<()> {
     let temporary = match &args.data {
         Some(_) => None,
         None => Some(
             tempfile::Builder::new()
                 .prefix("riverrun-")
                 .tempdir()
-                .context("cannot make a temporary directory; name one with --data DIR")?,
+                .map_err(|error| Advised {
+                    what: format!("cannot make a temporary directory: {error}"),
+                    next: "name a directory with --data DIR",
+                })?,
         ),
     };
     let data = match (&args.data, &temporary) {
@@ -41,7 +46,10 @@ pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
         let (interrupt, terminate) = signals()?;
         let ready = |address| {
             // A reader that went away is no reason to stop serving.
-            let _ = announce(address, data, temporary.is_some());
+            let _ = match format {
+                Format::Table => announce(address, data, temporary.is_some()),
+                Format::Json => announce_json(address, data, temporary.is_some()),
+            };
         };
         riverrun_server::run(config, ready, stopped(interrupt, terminate)).await?;
         anyhow::Ok(())
@@ -81,6 +89,27 @@ async fn stopped(mut interrupt: Signal, mut terminate: Signal) {
         }
         std::process::exit(1);
     });
+}
+
+/// Where a node is, for scripts.
+#[derive(Debug, Serialize)]
+struct Where<'a> {
+    kafka: String,
+    data: Cow<'a, str>,
+    /// Whether the directory is removed at the end.
+    temporary: bool,
+}
+
+fn announce_json(address: SocketAddr, data: &Path, temporary: bool) -> io::Result<()> {
+    let here = Where {
+        kafka: address.to_string(),
+        data: data.to_string_lossy(),
+        temporary,
+    };
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, &here)?;
+    writeln!(out)?;
+    out.flush()
 }
 
 fn announce(address: SocketAddr, data: &Path, temporary: bool) -> io::Result<()> {

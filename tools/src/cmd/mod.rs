@@ -25,7 +25,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Dev(args) => {
             trace("info");
-            dev::run(&args)
+            dev::run(&args, cli.global.format)
         }
         Command::Log(command) => log::run(&command, cli.global.format),
         Command::Topic(command) => online(&cli.global, topic::run(&cli.global, command)),
@@ -80,7 +80,11 @@ fn with_port(broker: &str) -> String {
     });
     match broker {
         _ if has_port => broker.to_owned(),
-        _ if broker.contains(':') && !broker.starts_with('[') => format!("[{broker}]:9092"),
+        _ if broker.matches(':').count() > 1 && !broker.starts_with('[') => {
+            format!("[{broker}]:9092")
+        }
+        // One colon and no port behind it: for the client to refuse.
+        _ if broker.contains(':') && !broker.ends_with(']') => broker.to_owned(),
         _ => format!("{broker}:9092"),
     }
 }
@@ -108,6 +112,8 @@ mod tests {
             ("::1", "[::1]:9092"),
             ("[::1]", "[::1]:9092"),
             ("[::1]:1", "[::1]:1"),
+            ("localhost:99999", "localhost:99999"),
+            ("localhost:", "localhost:"),
         ] {
             assert_eq!(with_port(given), full);
         }

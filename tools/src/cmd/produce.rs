@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use riverrun_client::{
     Acks, Compression, Delivery, Producer, ProducerConfig, ProducerRecord, RecordMetadata,
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use crate::{
     cli::{AcksArg, Codec, Format, Global, ProduceArgs},
     cmd::connect,
+    failure::Advised,
     output::{self, Stdout},
 };
 
@@ -282,7 +283,10 @@ fn next_line(input: &mut impl BufRead) -> anyhow::Result<Option<Bytes>> {
     if line.last() == Some(&b'\n') {
         line.pop();
     } else if line.len() as u64 == MAX_LINE_BYTES {
-        bail!(anyhow!("it is longer than {MAX_LINE_BYTES} bytes"));
+        bail!(Advised {
+            what: format!("it is longer than {MAX_LINE_BYTES} bytes"),
+            next: "split it into records, or keep the large part elsewhere",
+        });
     }
     Ok(Some(line.into()))
 }
