@@ -6,6 +6,7 @@
 //! directory is closed with the clean mark.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -239,7 +240,7 @@ async fn open(broker: &Arc<Broker>) -> Result<(), StartError> {
         .unwrap_or_else(|e| Err(StartError::Fatal(e.to_string())))
 }
 
-/// Creates the directory for its owner alone. A link in its place is refused: it may point anywhere.
+/// Creates the directory for its owner alone, durable with its name. A link in its place is refused: it may point anywhere.
 fn prepare(data: &Path) -> Result<(), StartError> {
     match std::fs::symlink_metadata(data) {
         Ok(found) if found.is_symlink() => Err(data_error(
@@ -247,12 +248,39 @@ fn prepare(data: &Path) -> Result<(), StartError> {
             "it is a symbolic link; give the directory itself",
         )),
         Ok(found) if !found.is_dir() => Err(data_error(data, "it is not a directory")),
-        Ok(_) => Ok(()),
-        Err(_) => {
-            let mut builder = std::fs::DirBuilder::new();
-            builder.recursive(true).mode(0o700);
-            builder.create(data).map_err(|e| data_error(data, e))
+        Ok(_) => {
+            // Whoever made it, and perhaps stopped hard right after, may not have synced its name.
+            // Where the directory above is closed to us we can do nothing about that.
+            let _ = sync_name(data);
+            Ok(())
         }
+        Err(_) => create_durably(data).map_err(|e| data_error(data, e)),
+    }
+}
+
+/// Creates a directory and those above it.
+fn create_durably(path: &Path) -> std::io::Result<()> {
+    let above = above(path);
+    if !above.is_dir() {
+        create_durably(above)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+        other => other?,
+    }
+    sync_name(path)
+}
+
+/// Makes a name durable in the directory above it: what is acknowledged in a directory is lost with
+/// the directory's own name.
+fn sync_name(path: &Path) -> std::io::Result<()> {
+    std::fs::File::open(above(path))?.sync_all()
+}
+
+fn above(path: &Path) -> &Path {
+    match path.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
     }
 }
 

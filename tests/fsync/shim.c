@@ -3,7 +3,8 @@
  *   p  pass          f  fail every one with EIO
  *   b  block until it is another byte
  *   l  fail those of files that end in .log
- * RIVERRUN_SHIM_LOG names a file that gets a line for every file created, name changed and sync. */
+ * RIVERRUN_SHIM_LOG names a file that gets a line for every file or directory created, name changed
+ * and sync. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -19,12 +20,14 @@ static int (*real_open)(const char *, int, ...);
 static int (*real_fdatasync)(int);
 static int (*real_fsync)(int);
 static int (*real_rename)(const char *, const char *);
+static int (*real_mkdir)(const char *, mode_t);
 
 __attribute__((constructor)) static void start(void) {
     real_open = dlsym(RTLD_NEXT, "open64");
     real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
     real_fsync = dlsym(RTLD_NEXT, "fsync");
     real_rename = dlsym(RTLD_NEXT, "rename");
+    real_mkdir = dlsym(RTLD_NEXT, "mkdir");
 }
 
 static void say(const char *what, const char *path) {
@@ -79,6 +82,12 @@ int fsync(int fd) { return synced("fsync", fd, real_fsync); }
 int rename(const char *from, const char *to) {
     int result = real_rename(from, to);
     if (result == 0) say("name", to);
+    return result;
+}
+
+int mkdir(const char *path, mode_t bits) {
+    int result = real_mkdir(path, bits);
+    if (result == 0) say("directory", path);
     return result;
 }
 
