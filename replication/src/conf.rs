@@ -162,6 +162,20 @@ pub fn decode_change(bytes: &[u8]) -> Result<Vec<Change>, BadConf> {
     Ok(changes)
 }
 
+/// The voters of a configuration, of both halves where it is joint, once each, in order.
+#[must_use]
+pub fn voters(conf: &ConfState) -> Vec<u64> {
+    let mut voters: Vec<u64> = conf
+        .get_voters()
+        .iter()
+        .chain(conf.get_voters_outgoing())
+        .copied()
+        .collect();
+    voters.sort_unstable();
+    voters.dedup();
+    voters
+}
+
 /// Every replica that a configuration names, once each, in order.
 #[must_use]
 pub fn members(conf: &ConfState) -> Vec<u64> {

@@ -456,6 +456,14 @@ impl Group {
         (*index, conf)
     }
 
+    /// Whether the applied configuration is stored durably. A replica that a change has removed may
+    /// be deleted when this holds on every voter that is left: one that comes back with the
+    /// configuration before would wait for its report (R2).
+    #[must_use]
+    pub fn conf_is_durable(&self) -> bool {
+        self.conf().0 <= self.conf_durable
+    }
+
     /// The applied configuration as it is stored.
     #[must_use]
     pub fn stored_conf(&self) -> StoredConf {
@@ -467,10 +475,16 @@ impl Group {
     }
 
     /// Last index that counts as persisted here: durable, or written where the topic acknowledges
-    /// from memory and the flag that says so is durable (R2).
+    /// from memory and the flag that says so is durable (R2). What is not data is never acknowledged
+    /// from memory: a membership change that a power cut takes back leaves members that nobody knows.
     #[must_use]
     pub fn persisted(&self) -> u64 {
-        if self.caching && self.flags_durable.0 && !self.owes_cut_done && self.cut.is_none() {
+        let from_memory = self.caching
+            && self.flags_durable.0
+            && self.barrier <= self.durable
+            && !self.owes_cut_done
+            && self.cut.is_none();
+        if from_memory {
             self.written
         } else {
             self.durable
@@ -536,6 +550,11 @@ impl Group {
         }
         if self.is_leader() || (may_campaign && self.records.is_empty()) {
             self.node.tick();
+        } else if !may_campaign {
+            // It may not campaign, but the lease of a leader that fell silent ends for it too: else
+            // it would never hear the one that it may vote for (R2).
+            let raft = &mut self.node.raft;
+            raft.election_elapsed = (raft.election_elapsed + 1).min(self.config.election_ticks);
         }
         if self.is_leader() && self.stalled_ticks == self.config.election_ticks {
             self.hand_over();
@@ -872,6 +891,7 @@ impl Group {
                 if !wanted
                     && self.hard_sequence == self.hard_durable
                     && self.flags == self.flags_durable
+                    && self.conf_is_durable()
                     && !self.owes_cut_done
                 {
                     return;

@@ -89,7 +89,7 @@ pub struct Hello {
 }
 
 /// What a voter holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The round of questions answered.
     pub round: u64,
@@ -103,6 +103,10 @@ pub struct Report {
     pub whole: bool,
     /// A leader that it knows of, 0 for none.
     pub leader: u64,
+    /// Index of the entry that made its applied configuration.
+    pub conf_index: u64,
+    /// That configuration: who asks may still have one whose members are gone.
+    pub conf: Bytes,
 }
 
 /// The kinds of Raft message that travel.

@@ -465,16 +465,7 @@ impl Partition {
     }
 
     pub(crate) fn voters(&self) -> Vec<u64> {
-        let (_, conf) = self.group.conf();
-        let mut voters: Vec<u64> = conf
-            .get_voters()
-            .iter()
-            .chain(conf.get_voters_outgoing())
-            .copied()
-            .collect();
-        voters.sort_unstable();
-        voters.dedup();
-        voters
+        conf::voters(self.group.conf().1)
     }
 
     /// Proposes a membership change; the ticket is answered when it is applied.

@@ -3,9 +3,13 @@
 //! Out of it lead two ways only. R1: a leader that has applied an entry of its own term after this
 //! replica introduced itself names the last entry of its log, and the replica has persisted it. R2:
 //! fewer than a majority of the voters are whole; then the greatest log of **all** voters leads.
+//!
+//! Whose reports R2 waits for is decided by the newest configuration that anybody has applied: in an
+//! older one may stand a replica that was removed and deleted since, and nobody would ever hear of it.
 
 use std::collections::BTreeMap;
 
+use raft::eraftpb::ConfState;
 use riverrun_storage::planted::{self, Bug};
 
 use crate::conf;
@@ -22,6 +26,8 @@ pub struct Recovering {
     /// The current round of questions and its answers (R2).
     round: u64,
     reports: BTreeMap<u64, Report>,
+    /// The newest configuration that a report has named, where it is newer than this replica's.
+    newest: Option<(u64, ConfState)>,
     /// The only voter that may be voted for, by the reports of this round.
     greatest: Option<u64>,
     /// A leader was heard of since the last tick that looked.
@@ -177,16 +183,29 @@ impl Partition {
         self.recovering.round += 1;
         self.recovering.reports.clear();
         let round = self.recovering.round;
-        for to in self.voters() {
+        let mut asked = self.voters();
+        asked.extend(conf::voters(&self.newest_conf()));
+        asked.sort_unstable();
+        asked.dedup();
+        for to in asked {
             if to != self.group.replica() {
                 self.send(to, Body::AskReport { round }, out);
             }
         }
     }
 
+    /// The newest applied configuration that is known of.
+    fn newest_conf(&self) -> ConfState {
+        let (index, own) = self.group.conf();
+        match &self.recovering.newest {
+            Some((newer, conf)) if *newer > index => conf.clone(),
+            _ => own.clone(),
+        }
+    }
+
     fn report(&self, round: u64) -> Report {
         let log = self.group.log();
-        let last_index = self.group.persisted();
+        let last_index = self.group.written();
         Report {
             round,
             term: self.group.term(),
@@ -194,6 +213,8 @@ impl Partition {
             last_index,
             whole: !self.recovering.on,
             leader: self.group.leader(),
+            conf_index: self.group.conf().0,
+            conf: self.group.stored_conf().bytes,
         }
     }
 
@@ -206,21 +227,31 @@ impl Partition {
         if !self.recovering.on || report.round != self.recovering.round {
             return;
         }
+        let known = self
+            .recovering
+            .newest
+            .as_ref()
+            .map_or(0, |(index, _)| *index);
+        if report.conf_index > known.max(self.group.conf().0)
+            && let Ok(conf) = conf::decode_conf(&report.conf)
+        {
+            self.recovering.newest = Some((report.conf_index, conf));
+        }
         self.recovering.reports.insert(from, report);
         let own = self.group.replica();
         let mut reports = self.recovering.reports.clone();
-        reports.insert(own, self.report(report.round));
+        reports.insert(own, self.report(self.recovering.round));
+        let conf = self.newest_conf();
+        let voters = conf::voters(&conf);
         // One voter missing: wait.
-        if !self.voters().iter().all(|id| reports.contains_key(id)) {
+        if !voters.iter().all(|id| reports.contains_key(id)) {
             return;
         }
-        let (_, conf) = self.group.conf();
-        let whole = conf::majority(conf, |id| reports.get(&id).is_some_and(|r| r.whole));
+        let whole = conf::majority(&conf, |id| reports.get(&id).is_some_and(|r| r.whole));
         if whole {
             self.recovering.greatest = None;
             return;
         }
-        let voters = self.voters();
         self.recovering.greatest = reports
             .iter()
             .filter(|(id, _)| voters.contains(id))

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use riverrun_record::{Limits, validate};
-use riverrun_replication::conf::Change;
+use riverrun_replication::conf::{self, Change};
 use riverrun_replication::controller::{Command, CreateTopicRequest, RegisterBroker, encode_batch};
+use riverrun_replication::partition::Partition;
 use riverrun_replication::shard::Input;
 use riverrun_replication::{Acks, Produce, Role, Ticket};
 use riverrun_storage::planted::{self, Bug};
@@ -240,14 +241,19 @@ impl World {
         let at = usize::try_from(draw % topics.len().max(1) as u64).unwrap_or(0);
         let topic = topics.get(at)?;
         let partition = topic.partitions.first()?;
-        let learner = self
-            .groups
-            .get(&partition.group)
+        let place = self.groups.get(&partition.group);
+        let learner = place
             .and_then(|place| self.operator.learners.get(place))
             .map(|(node, _)| *node);
+        // Where a majority lost its memory a caching group waits for every voter (R2), and a group of
+        // one or two never loses one: neither goes where one may be lost for good.
+        let caching = place
+            .and_then(|place| self.plan.groups.get(*place))
+            .is_some_and(|group| group.caching);
+        let precious = caching || partition.replicas.len() <= 2;
         let free = (0..self.plan.nodes).find(|node| {
             Some(*node) != learner
-                && !(self.plan.endangers(*node) && partition.replicas.len() <= 2)
+                && !(precious && self.plan.endangers(*node))
                 && self.process(*node).is_some()
                 && !partition
                     .replicas
@@ -612,20 +618,34 @@ impl World {
         }
     }
 
+    /// Whether the leader's configuration names a replica, or that of a voter still may after its
+    /// next start: a recovering one would wait for the report of the removed (R2).
     fn is_member(&self, group: u64, replica: u64) -> bool {
-        let Some(process) = self
+        let Some(leader) = self
             .leader_of(group)
-            .and_then(|leader| self.process(leader))
+            .and_then(|node| self.replica_on(node, group))
         else {
             return true;
         };
+        let (index, conf) = leader.group().conf();
+        let forgotten = conf.get_voters().iter().all(|voter| {
+            self.routes
+                .get(&(group, *voter))
+                .and_then(|node| self.replica_on(*node, group))
+                .filter(|partition| partition.group().replica() == *voter)
+                .is_some_and(|partition| {
+                    partition.group().conf().0 >= index && partition.group().conf_is_durable()
+                })
+        });
+        conf::members(conf).contains(&replica) || !forgotten
+    }
+
+    fn replica_on(&self, node: usize, group: u64) -> Option<&Partition> {
+        let process = self.process(node)?;
         process
             .shards
-            .get(process.shard_of(group))
-            .and_then(|shard| shard.partition(group))
-            .is_none_or(|partition| {
-                riverrun_replication::conf::members(partition.group().conf().1).contains(&replica)
-            })
+            .get(process.shard_of(group))?
+            .partition(group)
     }
 }
 

@@ -102,9 +102,13 @@ impl World {
             .into_iter()
             .chain(self.groups.keys().copied())
             .collect();
+        // What makes no progress comes first: a replica that is one entry behind may only have been
+        // looked at in the wrong moment.
+        let mut standings: Vec<Standing> = groups.into_iter().map(|g| self.standing(g)).collect();
+        standings.sort_by_key(|standing| standing.progressed);
         let mut checked = Ok(());
-        for group in groups {
-            let mut standing = self.standing(group);
+        for mut standing in standings {
+            let group = standing.group;
             standing.detail = format!("{}; {}", self.describe(group), self.operator.describe());
             checked = checked.and_then(|()| no_group_stuck::check(&standing));
         }
@@ -137,7 +141,17 @@ impl World {
                 .get(process.shard_of(group))
                 .and_then(|s| s.partition(group))
             {
-                Some(partition) => text.push_str(&format!("node {node} {:?}; ", partition.group())),
+                Some(partition) => {
+                    let (index, conf) = partition.group().conf();
+                    text.push_str(&format!(
+                        "node {node} {:?}, recovering {}, voters {:?} and {:?}, learners {:?} by entry {index}; ",
+                        partition.group(),
+                        partition.is_recovering(),
+                        conf.get_voters(),
+                        conf.get_voters_outgoing(),
+                        conf.get_learners(),
+                    ));
+                }
                 None => text.push_str(&format!("node {node} has none; ")),
             }
         }

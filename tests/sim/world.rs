@@ -386,6 +386,11 @@ impl World {
         let mut blown = false;
         while !turn.work.is_empty() && !blown && self.violation.is_none() {
             let work = std::mem::take(&mut turn.work);
+            for (_, input) in &work {
+                if let Input::Failed { group, .. } = input {
+                    process.failed.insert(*group);
+                }
+            }
             if let [shard] = process.shards.as_mut_slice() {
                 shard.turn(work.into_iter().map(|(_, input)| input), &mut effects);
             } else {
@@ -681,9 +686,6 @@ impl World {
         let Some(input) = process.node.write(group, entries) else {
             return;
         };
-        if let Input::Failed { .. } = input {
-            process.failed.insert(group);
-        }
         turn.work.push(process.place(group, input));
     }
 
@@ -779,9 +781,6 @@ impl World {
                 )
             })
             .collect();
-        process
-            .failed
-            .extend(inputs.iter().map(|(group, _)| *group));
         if !inputs.is_empty() {
             self.inputs(node, inputs);
         }
@@ -806,9 +805,6 @@ impl World {
         for (group, op) in ops {
             self.watch_op(node, &mut process, group, &op);
             if let Some(input) = process.node.run_op(group, &op) {
-                if let Input::Failed { .. } = input {
-                    process.failed.insert(group);
-                }
                 inputs.push((group, input));
             }
             if self.is_blown(node) {
@@ -891,14 +887,7 @@ impl World {
         let mut placed = Vec::with_capacity(inputs.len());
         for input in inputs {
             let group = match &input {
-                Input::Flushed { group } => *group,
-                Input::Failed { group, .. } => {
-                    if let Some(process) = self.hosts.get_mut(node).and_then(|h| h.process.as_mut())
-                    {
-                        process.failed.insert(*group);
-                    }
-                    *group
-                }
+                Input::Flushed { group } | Input::Failed { group, .. } => *group,
                 _ => continue,
             };
             placed.push((group, input));
@@ -1063,12 +1052,14 @@ impl World {
         self.trace
             .note(&[node as u64, group, commit, published.term]);
         let mut checked = Ok(());
+        // What was deleted at the head was committed, and the log does not know its terms any more.
+        let dropped = handle.reader().start().prev_index;
         while view.checked < commit.min(view.last()) && checked.is_ok() {
             // What is in the files may be about to be cut: then the log is ahead of them.
             let Some(mark) = view.get(view.checked + 1) else {
                 break;
             };
-            if raft.log().term_of(mark.index) != Some(mark.term) {
+            if mark.index > dropped && raft.log().term_of(mark.index) != Some(mark.term) {
                 break;
             }
             let committed = &mut self.invariants.committed;

@@ -52,6 +52,9 @@ pub struct LogSync {
     running: Mutex<()>,
     poisoned: AtomicBool,
     /// Base offset of the newest segment all of whose files are durable, as are those before it.
+    synced_segment: AtomicI64,
+    /// The same as headers may say it: as it stood when the last sync began. A header that is written
+    /// beside a flush round speaks of rounds that have ended only, like the stored durable index (I6).
     durable_segment: AtomicI64,
 }
 
@@ -63,6 +66,7 @@ impl LogSync {
             state: Mutex::new(Lists::default()),
             running: Mutex::new(()),
             poisoned: AtomicBool::new(false),
+            synced_segment: AtomicI64::new(-1),
             durable_segment: AtomicI64::new(-1),
         }
     }
@@ -136,6 +140,8 @@ impl LogSync {
     /// Moves what is dirty to what is being synced.
     fn take(&self, sidecars: bool) -> u64 {
         let mut state = self.state.lock();
+        let ended = self.synced_segment.load(Ordering::Acquire);
+        self.durable_segment.fetch_max(ended, Ordering::AcqRel);
         let mut taken = std::mem::take(&mut state.dirty);
         if !sidecars {
             let sealed = &taken.sealed;
@@ -201,7 +207,7 @@ impl LogSync {
 
     fn is_durable(&self, taken: &Dirty) {
         if let Some((base, _)) = taken.sealed.last_key_value() {
-            self.durable_segment.fetch_max(*base, Ordering::AcqRel);
+            self.synced_segment.fetch_max(*base, Ordering::AcqRel);
         }
     }
 
@@ -266,6 +272,7 @@ impl LogSync {
     }
 
     pub(crate) fn set_durable_segment(&self, base_offset: i64) {
+        self.synced_segment.store(base_offset, Ordering::Release);
         self.durable_segment.store(base_offset, Ordering::Release);
     }
 }
