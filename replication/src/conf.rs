@@ -176,6 +176,13 @@ pub fn voters(conf: &ConfState) -> Vec<u64> {
     voters
 }
 
+/// Whether a change and the configurations that it leads to can be encoded: no list of either names
+/// more members than a reader accepts.
+#[must_use]
+pub fn fits(conf: &ConfState, changes: &[Change]) -> bool {
+    changes.len() <= MAX_MEMBERS && members(conf).len() + changes.len() <= MAX_MEMBERS
+}
+
 /// Every replica that a configuration names, once each, in order.
 #[must_use]
 pub fn members(conf: &ConfState) -> Vec<u64> {

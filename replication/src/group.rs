@@ -145,6 +145,7 @@ struct Flight {
     through: u64,
     hard_sequence: u64,
     conf_index: u64,
+    commit: u64,
     cut: bool,
     cut_done: bool,
     flags: Option<(bool, bool)>,
@@ -221,6 +222,10 @@ pub struct Group {
     hard_sequence: u64,
     hard_durable: u64,
     conf_durable: u64,
+    commit_durable: u64,
+    /// What is applied has effects outside the group: its commit index is made durable for its own
+    /// sake, not only when something else is flushed.
+    stores_commits: bool,
     records: VecDeque<Record>,
     /// Last index handed to the files; last index there; last index durable.
     issued: u64,
@@ -352,6 +357,8 @@ impl Group {
             hard_sequence: 1,
             hard_durable: 1,
             conf_durable: boot.conf.index,
+            commit_durable: applied,
+            stores_commits: false,
             records: VecDeque::new(),
             issued: last_index,
             written: last_index,
@@ -513,6 +520,17 @@ impl Group {
     pub fn set_caching(&mut self, caching: bool) {
         self.caching = caching;
         self.flags.0 |= caching;
+    }
+
+    /// Makes every commit index durable soon: somebody acts on what is applied.
+    pub fn store_commits(&mut self) {
+        self.stores_commits = true;
+    }
+
+    /// The commit index that a restart begins with at least.
+    #[must_use]
+    pub fn commit_durable(&self) -> u64 {
+        self.commit_durable
     }
 
     /// Notes durably whether the replica is recovering.
@@ -688,6 +706,9 @@ impl Group {
         if !self.is_leader() {
             return Err(ProposeError::NotLeader);
         }
+        if !conf::fits(self.conf().1, changes) {
+            return Ok(None);
+        }
         let context = conf::encode_change(changes).to_vec();
         self.node
             .propose_conf_change(context, conf::conf_change(changes))
@@ -727,6 +748,7 @@ impl Group {
         self.durable = self.durable.max(flight.through);
         self.hard_durable = self.hard_durable.max(flight.hard_sequence);
         self.conf_durable = self.conf_durable.max(flight.conf_index);
+        self.commit_durable = self.commit_durable.max(flight.commit);
         if flight.cut_done {
             self.owes_cut_done = false;
         }
@@ -892,6 +914,7 @@ impl Group {
                     && self.hard_sequence == self.hard_durable
                     && self.flags == self.flags_durable
                     && self.conf_is_durable()
+                    && !(self.stores_commits && self.applied > self.commit_durable)
                     && !self.owes_cut_done
                 {
                     return;
@@ -923,6 +946,7 @@ impl Group {
             through: self.written,
             hard_sequence: self.hard_sequence,
             conf_index,
+            commit: item.hard_state.map_or(0, |hard| hard.commit),
             cut: item.cut.is_some(),
             cut_done: item.cut_done,
             flags: item.flags,

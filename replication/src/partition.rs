@@ -133,6 +133,10 @@ pub struct Partition {
     pub(crate) recovering: Recovering,
     settings: GroupSettings,
     deliver: bool,
+    /// Committed batches whose commit is not durable here yet. Who acts on one must find it committed
+    /// after a restart too: an order that was carried out and forgotten would be carried out twice, on
+    /// a replica that is no more (I12).
+    undelivered: VecDeque<CommittedBatch>,
     /// The state of exactly the applied log.
     producers: ProducerState,
     /// The state of the leader's unapplied tail above it.
@@ -207,6 +211,9 @@ impl Partition {
         let mut group = boot.group;
         let recovering = Recovering::new(boot.recovering && !alone);
         group.set_recovering(recovering.is_on());
+        if boot.deliver {
+            group.store_commits();
+        }
         if alone {
             group.campaign();
         }
@@ -218,6 +225,7 @@ impl Partition {
             recovering,
             settings: boot.settings,
             deliver: boot.deliver,
+            undelivered: VecDeque::new(),
             producers: boot.producers,
             overlay: Overlay::default(),
             applied,
@@ -596,9 +604,21 @@ impl Partition {
         if self.settings.flush_messages <= self.unflushed_records {
             self.group.flush_now();
         }
+        self.deliver(out);
         self.leave_recovering(out);
         self.answer_waiters(out);
         self.publish(out);
+    }
+
+    /// Hands over what is durably committed.
+    fn deliver(&mut self, out: &mut Vec<Effect>) {
+        let durable = self.group.commit_durable();
+        while let Some(batch) = self
+            .undelivered
+            .pop_front_if(|batch| batch.index <= durable)
+        {
+            out.push(Effect::Committed(batch));
+        }
     }
 
     /// An entry of the leader's own term is applied: it may answer now (I11).
@@ -727,11 +747,11 @@ impl Partition {
             self.overlay.applied(view.producer_id(), entry.index);
             if self.deliver {
                 let batch = entry.payload.clone();
-                out.push(Effect::Committed(CommittedBatch {
+                self.undelivered.push_back(CommittedBatch {
                     group: self.id(),
                     index: entry.index,
                     batch,
-                }));
+                });
             }
         }
         self.high_watermark = self.high_watermark.max(entry.next_offset());

@@ -122,6 +122,9 @@ impl World {
             self.start_later(node);
             return;
         }
+        if let Some(host) = self.hosts.get_mut(node) {
+            host.admitted_life = life;
+        }
         let mut process = Process {
             node: opened_node,
             shards: (0..self.plan.shards.max(1))
@@ -133,13 +136,16 @@ impl World {
             flusher: Flusher::Idle,
             failed: BTreeSet::new(),
             refused: BTreeMap::new(),
+            refused_for_now: BTreeSet::new(),
             must_reconcile: false,
         };
         for refused in opened.refused {
             let (group, replica) = (refused.identity.group, refused.identity.replica);
             process.refused.insert(group, replica);
             self.mark_short(group, node);
-            self.refused(node, group, replica, &refused.error);
+            if self.refused(node, group, replica, &refused.error) {
+                process.refused_for_now.insert(group);
+            }
         }
         let mut inputs = Vec::new();
         for partition in opened.partitions {
@@ -223,8 +229,8 @@ impl World {
         }
     }
 
-    /// A partition may be refused only where something was done to the disk.
-    fn refused(&mut self, node: usize, group: u64, replica: u64, error: &OpenError) {
+    /// A partition may be refused only where something was done to the disk. True where that passes.
+    fn refused(&mut self, node: usize, group: u64, replica: u64, error: &OpenError) -> bool {
         use riverrun_storage::LogError;
         let passes = matches!(
             error,
@@ -234,7 +240,9 @@ impl World {
             // Started again when the disk takes calls again.
             let at = self.clock.now_us() + 1000 * MS;
             self.nemesis.restart_later(node, at);
-        } else if self.nemesis.may_be_damaged(node) {
+            return true;
+        }
+        if self.nemesis.may_be_damaged(node) {
             self.operator.is_lost(group, replica, node);
         } else {
             let detail = format!("node {node} refuses an undamaged partition: {error}");
@@ -243,6 +251,7 @@ impl World {
                 detail,
             )));
         }
+        false
     }
 
     fn cannot_open(&mut self, node: usize, error: &OpenError) {
@@ -371,6 +380,9 @@ impl World {
             .handle(CONTROLLER)
             .is_some_and(|handle| handle.replica() == replica)
         {
+            return;
+        }
+        if process.refused_for_now.contains(&CONTROLLER) {
             return;
         }
         if process.refused.get(&CONTROLLER) == Some(&replica) {

@@ -171,6 +171,8 @@ pub struct Process {
     pub failed: BTreeSet<u64>,
     /// Groups that are out of service here, with the replica.
     pub refused: BTreeMap<u64, u64>,
+    /// Those of them that the next start may find again: the disk had no room, say.
+    pub refused_for_now: BTreeSet<u64>,
     /// Commands were applied that may concern this node's replicas.
     pub must_reconcile: bool,
 }
@@ -234,6 +236,8 @@ pub struct Host {
     pub boots: u64,
     /// How often its process was started; events of an earlier one are dropped.
     pub life: u64,
+    /// The last life whose incarnation others have seen.
+    pub admitted_life: u64,
     /// The process, where it runs.
     pub process: Option<Box<Process>>,
     /// Whether it will be started again by itself.
@@ -246,8 +250,8 @@ pub struct Host {
     pub clock_permille: u64,
     /// The machine stops in the middle of a call.
     pub fuse: Fuse,
-    /// A copy of its disk to be rolled back to, and the life in which it was made. Within the same
-    /// life nothing tells a copy from the original: the next start is the first to know (R3).
+    /// A copy of its disk to be rolled back to, and the life in which it was made. Until others have
+    /// seen a later life nothing tells a copy from the original (R3).
     pub backup: Option<(u64, MemSnapshot)>,
     /// Durable lengths of its files before the last flush round but one, and before the last.
     pub durable_lengths: [BTreeMap<PathBuf, u64>; 2],
@@ -265,6 +269,7 @@ impl Host {
             disk: MemDisk::new(),
             boots: 1,
             life: 0,
+            admitted_life: 0,
             process: None,
             starting: false,
             paused_until_us: 0,

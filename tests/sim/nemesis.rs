@@ -172,11 +172,12 @@ impl World {
         if fault == Fault::RollBack
             && let Some(host) = self.hosts.get_mut(victim)
         {
-            // A copy of this life cannot be told from the original, so it is not put back yet.
+            // A copy of the last life that others have seen cannot be told from the original, so it
+            // is not put back yet.
             let usable = host
                 .backup
                 .as_ref()
-                .is_some_and(|(life, _)| *life < host.life);
+                .is_some_and(|(life, _)| *life < host.admitted_life);
             if host.backup.is_none() || (usable && backup) {
                 host.backup = Some((host.life, host.disk.snapshot()));
             }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::boot::{metadata_topic, node_id};
 use crate::clock::MS;
+use crate::host::Flusher;
 use crate::plan::Plan;
 use crate::world::{CONTROLLER, Event, OPERATOR, World};
 
@@ -241,6 +242,8 @@ impl World {
         let at = usize::try_from(draw % topics.len().max(1) as u64).unwrap_or(0);
         let topic = topics.get(at)?;
         let partition = topic.partitions.first()?;
+        // What nobody leads may not be there yet to be filled from.
+        self.leader_of(partition.group)?;
         let place = self.groups.get(&partition.group);
         let learner = place
             .and_then(|place| self.operator.learners.get(place))
@@ -391,13 +394,15 @@ impl World {
 
     /// Takes every replica that is on its way one step further.
     fn join(&mut self) {
-        let mut keep = Vec::new();
-        for joining in std::mem::take(&mut self.operator.joining) {
-            if !self.join_one(&joining) {
-                keep.push(joining);
+        let mut arrived = Vec::new();
+        for joining in self.operator.joining.clone() {
+            if self.join_one(&joining) {
+                arrived.push((joining.group, joining.new));
             }
         }
-        self.operator.joining.append(&mut keep);
+        self.operator
+            .joining
+            .retain(|joining| !arrived.contains(&(joining.group, joining.new)));
     }
 
     /// True when it has arrived.
@@ -438,12 +443,23 @@ impl World {
             return false;
         }
         let is_voter = conf.get_voters().contains(&new);
-        let gone: Vec<u64> = conf
-            .get_voters()
+        // Who brings in a learner replaces learners only, and none that is on its way itself.
+        let on_its_way = |member: &u64| {
+            self.operator
+                .joining
+                .iter()
+                .any(|j| j.group == group && j.new == *member)
+        };
+        let voters: &[u64] = if promote { conf.get_voters() } else { &[] };
+        let gone: Vec<u64> = voters
             .iter()
             .chain(conf.get_learners())
             .copied()
-            .filter(|member| !wanted.contains(member) && !self.is_wanted_learner(group, *member))
+            .filter(|member| {
+                !wanted.contains(member)
+                    && !self.is_wanted_learner(group, *member)
+                    && !on_its_way(member)
+            })
             .collect();
         let changes = if is_voter || (!promote && conf.get_learners().contains(&new)) {
             if gone.is_empty() {
@@ -516,6 +532,10 @@ impl World {
             let Some(process) = self.process(node) else {
                 continue;
             };
+            if !matches!(process.flusher, Flusher::Idle) {
+                // A creation waits for what the flusher is at.
+                continue;
+            }
             let here = process.node.handle(group).map(|handle| handle.replica());
             let lost = known.is_some_and(|id| self.operator.lost.contains_key(&(group, id)));
             let Some(voters) = self.first_voters(group) else {
