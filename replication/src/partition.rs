@@ -349,33 +349,43 @@ impl Partition {
         }
     }
 
-    /// A duplicate is answered under the condition of its first copy (L2).
+    /// A duplicate is answered under the condition of its first copy (L2): that it is committed, and
+    /// held by as many replicas as `min.insync.replicas` asks for.
     fn answer_duplicate(&mut self, produce: &Produce, base_offset: i64, out: &mut Vec<Effect>) {
         if produce.ticket == Ticket::NONE {
             return;
         }
-        let index = self.overlay.index_of(base_offset);
-        match index {
-            Some(index) if produce.acks == Acks::All && index > self.applied => {
-                let waiter = Waiter {
-                    ticket: produce.ticket,
-                    index,
-                    base_offset,
-                };
-                let at = self.commit_waiters.partition_point(|w| w.index <= index);
-                self.commit_waiters.insert(at, waiter);
-            }
-            Some(index) if index > self.group.written() => {
-                let waiter = Waiter {
-                    ticket: produce.ticket,
-                    index,
-                    base_offset,
-                };
-                let at = self.written_waiters.partition_point(|w| w.index <= index);
-                self.written_waiters.insert(at, waiter);
-            }
-            _ => answer(out, produce.ticket, Ok(self.produced(base_offset))),
+        let known = self.overlay.index_of(base_offset);
+        let waits_for = match produce.acks {
+            Acks::All => known
+                .or_else(|| self.applied_and_perhaps_not_held(base_offset))
+                .filter(|index| *index > self.applied || !self.holders(*index)),
+            Acks::Leader => known.filter(|index| *index > self.group.written()),
+        };
+        let Some(index) = waits_for else {
+            return answer(out, produce.ticket, Ok(self.produced(base_offset)));
+        };
+        let waiters = match produce.acks {
+            Acks::All => &mut self.commit_waiters,
+            Acks::Leader => &mut self.written_waiters,
+        };
+        let at = waiters.partition_point(|w| w.index <= index);
+        waiters.insert(
+            at,
+            Waiter {
+                ticket: produce.ticket,
+                index,
+                base_offset,
+            },
+        );
+    }
+
+    /// The index of an applied batch, where being committed alone does not answer it.
+    fn applied_and_perhaps_not_held(&self, base_offset: i64) -> Option<u64> {
+        if self.majority_is_enough() {
+            return None;
         }
+        self.handle.reader().index_of_offset(base_offset)
     }
 
     fn produced(&self, base_offset: i64) -> Produced {
@@ -809,17 +819,21 @@ impl Partition {
         }
     }
 
+    /// Whether `min.insync.replicas` asks for no more replicas than had to commit an entry.
+    fn majority_is_enough(&self) -> bool {
+        self.settings.min_insync_replicas as usize <= self.voters().len() / 2 + 1
+    }
+
     /// Whether as many replicas hold the entry as `min.insync.replicas` asks for; the majority that
     /// committed it is enough where that setting is not above it.
     fn holders(&self, index: u64) -> bool {
-        let wanted = self.settings.min_insync_replicas as usize;
-        let voters = self.voters();
-        wanted <= voters.len() / 2 + 1
-            || voters
+        self.majority_is_enough()
+            || self
+                .voters()
                 .iter()
                 .filter(|id| **id == self.group.replica() || self.group.matched(**id) >= index)
                 .count()
-                >= wanted
+                >= self.settings.min_insync_replicas as usize
     }
 
     fn snapshot_of_published(&self) -> Published {
