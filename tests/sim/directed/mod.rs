@@ -1,0 +1,74 @@
+//! The executions of docs/safety.md, each forced by name.
+//!
+//! A test says which message arrives and which is lost, who flushes, who loses power and what comes
+//! back; nothing happens by itself. Where `riverrun_storage::planted` can switch a rule off, the same
+//! steps are taken without it and the damage is asserted too: so the test is known to be able to
+//! fail. Letters as in the text: A leads, F is the follower that something happens to, C another.
+//!
+//! | file | what |
+//! |---|---|
+//! | `cluster`, `machine`, `wire`, `progress`, `requests`, `views` | what a test drives |
+//! | `flushing` | W1, W2, W4, W5, W7 (W3 and W6 are the node store's: `storage/tests/node_executions.rs`) |
+//! | `disks` | W8, W9, W10 |
+//! | `leaders` | L1 to L5, L7 |
+//! | `recovering` | R1, R2, R2b |
+//! | `replaced` | R3, R4 |
+
+mod cluster;
+mod disks;
+mod flushing;
+mod leaders;
+mod machine;
+mod progress;
+mod recovering;
+mod replaced;
+mod requests;
+mod views;
+mod wire;
+
+/// The executions of the document whose parts exist.
+const EXECUTIONS: [&str; 21] = [
+    "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "w9", "w10", "l1", "l2", "l3", "l4", "l5",
+    "l7", "r1", "r2", "r2b", "r3", "r4",
+];
+
+#[test]
+fn the_document_names_the_tests_of_every_execution() {
+    let document = include_str!("../../../docs/safety.md");
+    let directed = [
+        include_str!("disks.rs"),
+        include_str!("flushing.rs"),
+        include_str!("leaders.rs"),
+        include_str!("recovering.rs"),
+        include_str!("replaced.rs"),
+    ];
+    let of_the_store = include_str!("../../../storage/tests/node_executions.rs");
+    let of = |name: &str| {
+        let execution = name.split('_').next().unwrap();
+        EXECUTIONS.into_iter().find(|known| *known == execution)
+    };
+    let tests = |source: &'static str| {
+        let each = source.split("#[test]\nfn ").skip(1);
+        each.filter_map(|test| test.split('(').next())
+    };
+    let named: Vec<&str> = document
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| name.contains('_') && of(name).is_some())
+        .collect();
+    let written: Vec<&str> = directed.into_iter().flat_map(tests).collect();
+    for name in &written {
+        assert!(named.contains(name), "the document does not name {name}");
+    }
+    for name in &named {
+        let there = written.contains(name) || tests(of_the_store).any(|test| test == *name);
+        assert!(there, "there is no test {name}");
+    }
+    for execution in EXECUTIONS {
+        assert!(
+            named.iter().any(|name| of(name) == Some(execution)),
+            "{execution}"
+        );
+    }
+}

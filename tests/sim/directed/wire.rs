@@ -1,0 +1,99 @@
+//! What is on its way between the nodes: a test says what arrives and what is lost.
+
+use std::collections::VecDeque;
+
+use riverrun_replication::message::{Body, PeerMessage, RaftKind};
+use riverrun_replication::shard::Input;
+
+use super::cluster::Cluster;
+
+/// A message on its way between two nodes.
+#[derive(Debug, Clone)]
+pub(super) struct Sent {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) message: PeerMessage,
+}
+
+impl Sent {
+    /// The kind, where it is a message of Raft.
+    pub(super) fn raft(&self) -> Option<RaftKind> {
+        match &self.message.body {
+            Body::Raft(raft) => Some(raft.kind),
+            _ => None,
+        }
+    }
+
+    /// Whether it says what its sender has persisted.
+    pub(super) fn is_acknowledgement(&self) -> bool {
+        self.raft() == Some(RaftKind::AppendResponse)
+    }
+
+    /// Whether it belongs to an election.
+    pub(super) fn is_of_election(&self) -> bool {
+        matches!(
+            self.raft(),
+            Some(
+                RaftKind::RequestPreVote
+                    | RaftKind::RequestPreVoteResponse
+                    | RaftKind::RequestVote
+                    | RaftKind::RequestVoteResponse
+                    | RaftKind::TimeoutNow
+            )
+        )
+    }
+
+    /// Whether it brings entries.
+    pub(super) fn has_entries(&self) -> bool {
+        matches!(&self.message.body, Body::Raft(raft) if !raft.entries.is_empty())
+    }
+}
+
+impl Cluster {
+    /// Lets every message that fits and is on its way now arrive, in order; says how many did.
+    /// Those for a node that does not run are lost.
+    pub(super) fn deliver(&mut self, fits: impl Fn(&Sent) -> bool) -> usize {
+        let (arriving, staying) = std::mem::take(&mut self.wire)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(fits);
+        self.wire = staying;
+        let count = arriving.len();
+        for sent in arriving {
+            if self.machine(sent.to).process.is_some() {
+                self.turn(sent.to, vec![Input::Message(sent.message)]);
+            }
+        }
+        count
+    }
+
+    /// Loses every message that fits; says how many there were.
+    pub(super) fn lose(&mut self, fits: impl Fn(&Sent) -> bool) -> usize {
+        let before = self.wire.len();
+        self.wire.retain(|sent| !fits(sent));
+        before - self.wire.len()
+    }
+
+    /// Loses what is on its way to and from a node.
+    pub(super) fn cut_off(&mut self, at: u64) {
+        self.lose(|sent| sent.from == at || sent.to == at);
+    }
+
+    /// Takes the messages that fit off the wire, to be handed in later.
+    pub(super) fn hold(&mut self, fits: impl Fn(&Sent) -> bool) -> Vec<Sent> {
+        let (held, staying) = std::mem::take(&mut self.wire)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(fits);
+        self.wire = staying;
+        held.into()
+    }
+
+    /// A message that was held, or is repeated by the network, is on its way again.
+    pub(super) fn put(&mut self, sent: Vec<Sent>) {
+        self.wire.extend(sent);
+    }
+
+    /// Messages on their way.
+    pub(super) fn on_the_wire(&self) -> impl Iterator<Item = &Sent> {
+        self.wire.iter()
+    }
+}
