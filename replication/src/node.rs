@@ -13,8 +13,8 @@ use riverrun_storage::node::{
     RoundResult, SyncTarget,
 };
 use riverrun_storage::{
-    Disk, GroupRecord, HardState, Log, LogEntry, LogError, LogIdentity, LogStart, LogSync,
-    ProducerState, StoredConf,
+    Disk, FileTrust, GroupRecord, HardState, Log, LogEntry, LogError, LogIdentity, LogStart,
+    LogSync, ProducerState, StoredConf,
 };
 use uuid::Uuid;
 
@@ -290,9 +290,26 @@ impl Node {
         settings: GroupSettings,
     ) -> Result<Partition, OpenError> {
         let dir = self.directory_of(&record.identity);
-        let (log, recovery) = Log::open(self.disk.clone(), &dir, record, settings.log.clone())?;
+        let group = record.identity.group;
+        if record.trust != FileTrust::Sound {
+            tracing::warn!(
+                group,
+                trust = ?record.trust,
+                durable_index = record.durable_index,
+                recovering = record.recovering,
+                "a flush of this log had failed: its files are written anew"
+            );
+        }
+        let opened = Log::open(self.disk.clone(), &dir, record, settings.log.clone());
+        if let Err(LogError::Io { source, .. }) = &opened
+            && source.kind() != std::io::ErrorKind::StorageFull
+        {
+            // It may have been a sync: what was to be written again lies on pages that are clean.
+            self.store.suspect(group);
+        }
+        let (log, recovery) = opened?;
         tracing::debug!(
-            group = record.identity.group,
+            group,
             replica = record.identity.replica,
             durable_index = record.durable_index,
             last_index = log.last_index(),
@@ -301,8 +318,7 @@ impl Node {
             ?recovery,
             "recovered a log"
         );
-        self.store
-            .log_opened(record.identity.group, log.last_index());
+        self.store.log_opened(group, log.last_index());
         self.start_group(record, log, dir, settings)
     }
 
@@ -426,6 +442,7 @@ impl Node {
             durable_index: 0,
             may_be_short: order.settings.write_caching,
             recovering: false,
+            trust: FileTrust::Sound,
             unfinished_cut: None,
             entries: Vec::new(),
         };
@@ -555,13 +572,16 @@ impl Node {
     }
 
     /// A group is out of service: what it wanted is forgotten, and the WAL no longer waits for its
-    /// files (W6).
+    /// files (W6). Where a write or flush of them is why, the next round says so (W8).
     pub fn fence(&self, group: u64) {
         let mut wanted = self.wanted.lock();
         wanted.items.retain(|i| i.group != group);
         wanted.ops.retain(|(g, _)| *g != group);
         drop(wanted);
         if let Some(files) = self.files_of(group) {
+            if files.sync.is_poisoned() {
+                self.store.poison(group);
+            }
             files.sync.poison();
         }
         self.store.fence(group);
@@ -726,6 +746,7 @@ impl Node {
     pub fn close(&self) -> Result<(), NodeError> {
         let _one = self.round.lock();
         self.store.checkpoint()?;
+        let mut clean = true;
         for files in self.files.read().values() {
             let group = files.identity.group;
             // Index entries that wait in memory: readers of the files are to find them all.
@@ -734,10 +755,18 @@ impl Node {
             }
             if let Err(error) = files.sync.sync_full() {
                 tracing::error!(group, %error, "a log could not be synced");
-                return Ok(());
+                self.store.poison(group);
+                clean = false;
             }
         }
-        self.store.close_clean()
+        if clean {
+            return self.store.close_clean();
+        }
+        // Another start must not believe what the cache holds of those logs (W8).
+        while self.store.needs_idle_round() {
+            self.store.idle_round()?;
+        }
+        Ok(())
     }
 
     /// One round of a flusher thread: blocking work, a round, a checkpoint where one is due. Blocks.

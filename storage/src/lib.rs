@@ -20,4 +20,4 @@ pub use log::{
     LogSync, Recovery, TimestampOffset,
 };
 pub use producer_state::{BadSnapshot, ProducerBatch, ProducerState, SequenceVerdict};
-pub use recovered::{GroupRecord, HardState, LogIdentity, LogStart, StoredConf};
+pub use recovered::{FileTrust, GroupRecord, HardState, LogIdentity, LogStart, StoredConf};

@@ -50,6 +50,21 @@ pub struct StoredConf {
     pub bytes: Bytes,
 }
 
+/// What a failed flush has left of a log's files (W8). The disk may hold other bytes than the cache,
+/// on pages that count as clean, so files that are not sound are written anew, into new ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(u32)]
+pub enum FileTrust {
+    /// Nothing is known against them.
+    #[default]
+    Sound = 0,
+    /// An opening of the log failed, perhaps at a sync. The stored durable index may be one round
+    /// behind, so all that they hold may have been acknowledged, and counts as at any opening.
+    Suspect = 1,
+    /// A flush has failed. What they hold above the durable index counts as lost.
+    Poisoned = 2,
+}
+
 /// All that the node WAL says of one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupRecord {
@@ -68,6 +83,8 @@ pub struct GroupRecord {
     pub may_be_short: bool,
     /// Whether the replica was recovering (R1) when it stopped.
     pub recovering: bool,
+    /// What a failed flush has left of the files (W8).
+    pub trust: FileTrust,
     /// A cut whose files may not have been cut: it is carried out before anything is merged (W2).
     pub unfinished_cut: Option<u64>,
     /// Entries that the WAL still holds and that no later cut killed, in index order, one each.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use riverrun_record::{BatchBuilder, Compression};
 use riverrun_storage::disk::mem::{CrashModel, MemDisk, Operation, Times};
 use riverrun_storage::node::wal::{DumpItem, RecordBody, dump};
 use riverrun_storage::node::{
@@ -21,7 +22,8 @@ use riverrun_storage::node::{
 };
 use riverrun_storage::planted::{self, Bug};
 use riverrun_storage::{
-    Disk, EntryKind, GroupRecord, HardState, LogEntry, LogIdentity, LogStart, StoredConf,
+    Disk, EntryKind, FileTrust, GroupRecord, HardState, Log, LogConfig, LogEntry, LogError,
+    LogIdentity, LogStart, LogSync, StoredConf,
 };
 use uuid::Uuid;
 
@@ -534,6 +536,340 @@ fn w6_what_can_never_fit_is_refused() {
     // Data of that size goes past the WAL.
     node.round(vec![item(1, vec![data(1, 1, 64 << 10)], &log)]);
     assert_eq!(log.data.load(Ordering::Relaxed), 1);
+}
+
+/// A partition with real files under the node store, as a node drives it.
+struct Partition {
+    node: Node,
+    log: Option<Log>,
+    /// What was acknowledged.
+    acknowledged: Vec<LogEntry>,
+    /// What was appended.
+    appended: Vec<LogEntry>,
+    term: u64,
+}
+
+/// More than this is flushed by the files, less goes through the WAL.
+const SMALL: usize = 2000;
+
+impl Partition {
+    fn new(caching: bool) -> Self {
+        let mut node = Node::new(64 << 10);
+        node.stop();
+        node.config.small_round_max_bytes = SMALL as u64;
+        node.start().unwrap();
+        node.disk.failed_syncs_stick(true);
+        let log = Log::create(
+            node.disk.shared(),
+            Path::new("/data/log"),
+            &identity(1, 11),
+            LogStart::default(),
+            &StoredConf::default(),
+            Self::config(),
+        );
+        node.round(vec![RoundItem {
+            group: 1,
+            identity: Some((identity(1, 11), LogStart::default())),
+            flags: caching.then_some(Flags {
+                may_be_short: true,
+                recovering: false,
+            }),
+            ..RoundItem::default()
+        }]);
+        Self {
+            node,
+            log: Some(log.unwrap()),
+            acknowledged: Vec::new(),
+            appended: Vec::new(),
+            term: 0,
+        }
+    }
+
+    fn config() -> LogConfig {
+        LogConfig {
+            segment_bytes: 6000,
+            ..LogConfig::tiny()
+        }
+    }
+
+    fn log(&mut self) -> &mut Log {
+        self.log.as_mut().unwrap()
+    }
+
+    fn sync(&mut self) -> Arc<LogSync> {
+        self.log().sync_handle()
+    }
+
+    /// Appends a batch, behind the no-op of a new term if one is wanted.
+    fn append(&mut self, new_term: bool, len: usize) {
+        let mut entries = Vec::new();
+        let (index, base_offset) = (self.log().last_index() + 1, self.log().next_offset());
+        if new_term {
+            self.term += 1;
+            entries.push(LogEntry {
+                base_offset,
+                ..entry(index, self.term, EntryKind::Noop, 0)
+            });
+        }
+        let value = vec![self.term as u8 ^ index as u8; len];
+        let mut batch = BatchBuilder::new(Compression::None, None)
+            .base_offset(base_offset)
+            .leader_epoch(self.term as i32);
+        batch.append(1000, None, Some(&value), &[]).unwrap();
+        entries.push(LogEntry {
+            index: index + u64::from(new_term),
+            term: self.term,
+            kind: EntryKind::Data,
+            base_offset,
+            last_offset_delta: 0,
+            payload: batch.build().unwrap(),
+        });
+        self.log().append(&entries).unwrap();
+        self.appended.extend(entries);
+    }
+
+    /// A flush round of all that is not acknowledged. True if it was.
+    fn flush(&mut self) -> bool {
+        let entries = self.appended[self.acknowledged.len()..].to_vec();
+        let item = RoundItem {
+            group: 1,
+            durable_through: self.appended.len() as u64,
+            entries,
+            log: Some(self.sync()),
+            ..RoundItem::default()
+        };
+        let result = self.node.round(vec![item]);
+        if result.failed.is_empty() {
+            self.acknowledged.clone_from(&self.appended);
+        }
+        result.failed.is_empty()
+    }
+
+    fn settle(&self) {
+        while self.node.store().needs_idle_round() {
+            self.node.store().idle_round().unwrap();
+        }
+    }
+
+    /// The process starts again and opens the log.
+    fn open(&mut self, believe_the_cache: bool) -> Result<GroupRecord, LogError> {
+        self.log = None;
+        self.node.stop();
+        let mut record = self.node.start().unwrap().groups.remove(&1).unwrap();
+        if believe_the_cache {
+            record.trust = FileTrust::Sound;
+        }
+        let opened = Log::open(
+            self.node.disk.shared(),
+            Path::new("/data/log"),
+            &record,
+            Self::config(),
+        );
+        let (log, _) = opened.inspect_err(|_| self.node.store().suspect(1))?;
+        self.node.store().log_opened(1, log.last_index());
+        self.settle();
+        self.log = Some(log);
+        self.appended = self.entries();
+        Ok(record)
+    }
+
+    fn entries(&mut self) -> Vec<LogEntry> {
+        let (first, last) = (self.log().first_index(), self.log().last_index());
+        let reader = self.log().reader();
+        reader.entries(first, last + 1, u64::MAX).unwrap()
+    }
+}
+
+fn is_log(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "log")
+}
+
+/// Entries that the WAL made durable, some that the files did, a checkpoint of them or not, and then
+/// a flush that fails: of the batches, or of a segment that was ended.
+fn poisoned(checkpoint: bool, rolls: bool, caching: bool) -> Partition {
+    let mut partition = Partition::new(caching);
+    partition.append(true, 100);
+    assert!(partition.flush());
+    partition.append(false, 2500);
+    assert!(partition.flush());
+    if checkpoint {
+        partition.node.store().checkpoint().unwrap();
+    }
+    for _ in 0..3 {
+        partition.append(false, 300);
+        assert!(partition.flush());
+    }
+    partition.append(false, SMALL + 1);
+    if rolls {
+        partition.append(false, 2500);
+        partition.append(false, 2500);
+    }
+    partition
+        .node
+        .disk
+        .fail(Operation::Sync, Times::Once, is_log);
+    assert!(!partition.flush(), "its sync fails");
+    assert!(partition.sync().is_poisoned());
+    assert!(
+        partition.node.store().needs_idle_round(),
+        "the failure is to be made durable at once"
+    );
+    partition
+}
+
+#[test]
+fn w8_poisoned_cache() {
+    // fdatasync fails once and the pages are marked clean; a restart finds all of it good, in the
+    // cache, acknowledges what follows, and at the next power cut the disk holds old bytes.
+    let run = |case: u32, believe_the_cache: bool| {
+        let (checkpoint, rolls, side_file) = (case & 1 != 0, case & 2 != 0, case & 4 != 0);
+        let mut partition = poisoned(checkpoint, rolls, false);
+        partition.settle();
+        if side_file {
+            // What the WAL holds of it moves to a side file, for the log cannot be synced (W6).
+            partition.node.store().checkpoint().unwrap();
+        }
+        let record = partition.open(believe_the_cache).unwrap();
+        assert!(!record.recovering, "what was lost was never acknowledged");
+        if !believe_the_cache {
+            assert_eq!(partition.appended, partition.acknowledged, "case {case}");
+        }
+        partition.acknowledged.clone_from(&partition.appended);
+        // Another leader: other entries at the indexes of those that were dropped.
+        for (len, new_term) in [(50, true), (2500, false), (2500, false)] {
+            partition.append(new_term, len);
+            assert!(partition.flush());
+        }
+        partition.log = None;
+        partition.node.power_cut();
+        let opened = partition.open(false);
+        opened.is_ok() && partition.appended == partition.acknowledged
+    };
+    for case in 0..8 {
+        assert!(run(case, false), "case {case}");
+        assert!(
+            !run(case, true),
+            "case {case}: the rule is off and nothing is lost"
+        );
+    }
+}
+
+#[test]
+fn w8_poisoned_cache_with_a_power_cut_in_every_call_of_the_opening() {
+    for case in 0..4 {
+        for seed in 0..200_u64 {
+            let mut partition = poisoned(case & 1 != 0, case & 2 != 0, false);
+            partition.settle();
+            let acknowledged = partition.acknowledged.clone();
+            partition.log = None;
+            partition.node.stop();
+            // The machine stops in one of the calls that change the disk.
+            let left = Arc::new(AtomicUsize::new(seed as usize));
+            let disk = partition.node.disk.clone();
+            for operation in [
+                Operation::Write,
+                Operation::Sync,
+                Operation::SyncDir,
+                Operation::SetLen,
+                Operation::Rename,
+            ] {
+                let left = Arc::clone(&left);
+                disk.fail(operation, Times::Always, move |path| {
+                    path.starts_with("/data/log")
+                        && left
+                            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                                n.checked_sub(1)
+                            })
+                            .is_err()
+                });
+            }
+            let stopped = partition.open(false).is_err();
+            disk.clear_faults();
+            if stopped {
+                partition.log = None;
+                partition.node.stop();
+                if !seed.is_multiple_of(4) {
+                    disk.crash(seed, &CrashModel::RANDOM);
+                }
+                partition.open(false).unwrap();
+            }
+            assert_eq!(partition.appended, acknowledged, "case {case}, seed {seed}");
+            partition.append(true, 2500);
+            assert!(partition.flush());
+            let acknowledged = partition.acknowledged.clone();
+            partition.log = None;
+            partition.node.power_cut();
+            partition.open(false).unwrap();
+            assert_eq!(partition.appended, acknowledged, "case {case}, seed {seed}");
+            if !stopped {
+                break;
+            }
+            assert!(seed < 199, "an opening has fewer calls than that");
+        }
+    }
+}
+
+#[test]
+fn w8_what_was_acknowledged_from_memory_makes_the_replica_recovering() {
+    let mut partition = poisoned(false, false, true);
+    partition.settle();
+    let record = partition.open(false).unwrap();
+    assert!(record.trust == FileTrust::Poisoned && record.recovering);
+    // The flag outlives the files that were written anew.
+    let record = partition.open(false).unwrap();
+    assert!(record.trust == FileTrust::Sound && record.recovering);
+}
+
+#[test]
+fn w8_a_new_log_that_lacks_what_was_acknowledged_is_refused() {
+    // The side file that held what only the WAL had is lost: that is not made up from the cache.
+    let mut partition = poisoned(false, false, false);
+    partition.settle();
+    partition.node.store().checkpoint().unwrap();
+    partition.node.stop();
+    let names = partition
+        .node
+        .disk
+        .read_dir(Path::new("/data/node"))
+        .unwrap();
+    let side = names
+        .iter()
+        .find(|entry| entry.name.starts_with("fenced-1-"));
+    let path = Path::new("/data/node").join(&side.unwrap().name);
+    partition.node.disk.remove_file(&path).unwrap();
+    // The disk itself lost what lies between the last good flush of the file and the failed one.
+    partition.log = None;
+    partition.node.power_cut();
+    let names = partition
+        .node
+        .disk
+        .read_dir(Path::new("/data/node"))
+        .unwrap();
+    if names
+        .iter()
+        .any(|entry| entry.name.starts_with("fenced-1-"))
+    {
+        partition.node.disk.remove_file(&path).unwrap();
+    }
+    assert!(matches!(
+        partition.open(false),
+        Err(LogError::Damaged { .. })
+    ));
+}
+
+#[test]
+fn w8_a_failure_that_cannot_be_recorded_ends_the_process() {
+    let partition = poisoned(false, false, false);
+    let wal = |path: &Path| path.ends_with("wal");
+    partition.node.disk.fail(Operation::Sync, Times::Once, wal);
+    assert!(matches!(
+        partition.node.store().idle_round(),
+        Err(NodeError::WalFailed(_))
+    ));
+    assert!(matches!(
+        partition.node.store().begin_round(Vec::new()),
+        Err(NodeError::Misuse { .. })
+    ));
 }
 
 #[test]

@@ -25,7 +25,9 @@ use riverrun_storage::node::{
     Boot, Checkpoint, Flags, NodeConfig, NodeError, NodeRecovery, NodeStore, RoundItem, SyncTarget,
 };
 use riverrun_storage::planted::{self, Bug};
-use riverrun_storage::{EntryKind, HardState, LogEntry, LogIdentity, LogStart, StoredConf};
+use riverrun_storage::{
+    EntryKind, FileTrust, HardState, LogEntry, LogIdentity, LogStart, StoredConf,
+};
 use uuid::Uuid;
 
 struct Rng(u64);
@@ -113,6 +115,7 @@ struct Group {
     hard_state: HardState,
     conf: StoredConf,
     flags: Flags,
+    trust: FileTrust,
     cut: Option<u64>,
     /// All that was appended and not cut.
     entries: BTreeMap<u64, LogEntry>,
@@ -135,6 +138,11 @@ impl Group {
         self.durable = self.durable.min(first.saturating_sub(1));
         self.floor = self.floor.min(first.saturating_sub(1));
     }
+    /// A flush of its files has failed (W8).
+    fn distrust(&mut self, trust: FileTrust) {
+        self.trust = self.trust.max(trust);
+        self.flags.recovering |= self.flags.may_be_short;
+    }
 }
 
 type Model = BTreeMap<u64, Group>;
@@ -150,12 +158,15 @@ struct World {
     logs: BTreeMap<u64, Arc<FakeLog>>,
     /// Groups whose log is not open.
     fenced: BTreeSet<u64>,
+    /// What the next round has to say of files a flush of which has failed.
+    trust_due: BTreeMap<u64, FileTrust>,
     next_replica: u64,
     checkpoint: Option<Checkpoint>,
     rounds: u64,
     bulk: u64,
     crashes: u64,
     checkpoints: u64,
+    poisoned: u64,
 }
 
 fn config() -> NodeConfig {
@@ -179,12 +190,14 @@ impl World {
             ended: Model::new(),
             logs: BTreeMap::new(),
             fenced: BTreeSet::new(),
+            trust_due: BTreeMap::new(),
             next_replica: 1,
             checkpoint: None,
             rounds: 0,
             bulk: 0,
             crashes: 0,
             checkpoints: 0,
+            poisoned: 0,
         };
         let recovery = world.open();
         assert!(recovery.founded);
@@ -269,6 +282,7 @@ impl World {
                     bytes: Bytes::from_static(b"voters"),
                 },
                 flags: Flags::default(),
+                trust: FileTrust::Sound,
                 cut: None,
                 entries: BTreeMap::new(),
                 durable: 0,
@@ -415,7 +429,7 @@ impl World {
         {
             let result = checkpoint.sync();
             for (group, _) in &result.failed {
-                self.fenced.insert(*group);
+                self.failed(*group);
             }
             self.store().finish_checkpoint(&checkpoint, &result);
             self.checkpoints += 1;
@@ -466,6 +480,17 @@ impl World {
             Err(NodeError::WalFailed(_)) if wal_fails => return self.crash(None),
             Err(error) => panic!("{error}"),
         };
+        // Those of a checkpoint that made room.
+        for (group, _) in self.store().take_failed_logs() {
+            self.failed(group);
+        }
+        for (id, trust) in std::mem::take(&mut self.trust_due) {
+            if let (Some(group), Some(before)) = (next.get_mut(&id), self.ended.get(&id))
+                && group.identity == before.identity
+            {
+                group.distrust(trust);
+            }
+        }
         self.rounds += 1;
         self.bulk += u64::from(round.is_bulk());
         if self.rng.one_in(25) {
@@ -481,7 +506,7 @@ impl World {
             }
         };
         for (id, _) in &result.failed {
-            self.fenced.insert(*id);
+            self.failed(*id);
             let before = self.ended[id].durable;
             let group = next.get_mut(id).unwrap();
             group.durable = group.durable.min(before);
@@ -489,9 +514,6 @@ impl World {
         let late = self.rng.one_in(25);
         if !late {
             self.store().end_round(round, &result).unwrap();
-        }
-        for (group, _) in self.store().take_failed_logs() {
-            self.fenced.insert(group);
         }
         self.logs.retain(|id, _| next.contains_key(id));
         self.ended = next;
@@ -501,11 +523,17 @@ impl World {
         }
     }
 
+    fn failed(&mut self, group: u64) {
+        self.fenced.insert(group);
+        self.trust_due.insert(group, FileTrust::Poisoned);
+    }
+
     /// Stops the process, with or without the power, and starts it again.
     fn crash(&mut self, in_flight: Option<Model>) {
         self.disk.clear_faults();
         self.checkpoint = None;
         self.store = None;
+        self.trust_due.clear();
         self.crashes += 1;
         if !self.rng.one_in(4) {
             let model = match self.rng.below(4) {
@@ -554,6 +582,11 @@ impl World {
             }
             let group = self.ended.get_mut(&id).unwrap();
             let mut all = log.files.lock().written.clone();
+            if record.trust == FileTrust::Poisoned {
+                // What the files seem to hold beyond that is lost, whatever the cache says.
+                all.split_off(&(record.durable_index + 1));
+                self.poisoned += 1;
+            }
             for entry in &record.entries {
                 let known = all.insert(entry.index, entry.clone());
                 assert!(
@@ -597,6 +630,12 @@ impl World {
                 self.fenced.insert(id);
                 group.durable = must.max(record.durable_index);
                 group.floor = record.durable_index;
+                if self.rng.one_in(2) {
+                    self.store.as_ref().unwrap().suspect(id);
+                    if group.trust < FileTrust::Suspect {
+                        self.trust_due.insert(id, FileTrust::Suspect);
+                    }
+                }
                 continue;
             }
             // The log's recovery: what is there without a gap, synced.
@@ -622,9 +661,13 @@ impl World {
         let mut next = self.ended.clone();
         for (id, group) in next.iter_mut().filter(|(id, _)| !self.fenced.contains(id)) {
             group.cut = None;
+            group.trust = FileTrust::Sound;
             group.floor = self.ended[id].durable;
             // What the logs' recovery has cut may show in the WAL until the first round.
             group.entries.split_off(&(group.durable + 1));
+        }
+        for (id, trust) in std::mem::take(&mut self.trust_due) {
+            next.get_mut(&id).unwrap().distrust(trust);
         }
         while self.store().needs_idle_round() {
             if self.rng.one_in(10) {
@@ -651,6 +694,7 @@ impl World {
                         && group.conf == record.conf
                         && group.flags.may_be_short == record.may_be_short
                         && group.flags.recovering == record.recovering
+                        && group.trust == record.trust
                         && group.cut == record.unfinished_cut
                 })
     }
@@ -679,7 +723,7 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[test]
 fn survives_what_the_model_says() {
-    let (mut rounds, mut bulk, mut crashes, mut checkpoints) = (0, 0, 0, 0);
+    let (mut rounds, mut bulk, mut crashes, mut checkpoints, mut poisoned) = (0, 0, 0, 0, 0);
     for seed in seeds() {
         let outcome = catch_unwind(AssertUnwindSafe(|| run(seed, 400)));
         let world = outcome.unwrap_or_else(|panic| {
@@ -690,10 +734,15 @@ fn survives_what_the_model_says() {
         bulk += world.bulk;
         crashes += world.crashes;
         checkpoints += world.checkpoints;
+        poisoned += world.poisoned;
     }
-    println!("{rounds} rounds, {bulk} of them bulk, {checkpoints} checkpoints, {crashes} crashes");
+    println!(
+        "{rounds} rounds, {bulk} of them bulk, {checkpoints} checkpoints, {crashes} crashes, \
+         {poisoned} poisoned logs"
+    );
     assert!(
-        bulk > 100 && checkpoints > 100 && crashes > 100 || std::env::var("RIVERRUN_SEEDS").is_ok()
+        bulk > 100 && checkpoints > 100 && crashes > 100 && poisoned > 30
+            || std::env::var("RIVERRUN_SEEDS").is_ok()
     );
 }
 

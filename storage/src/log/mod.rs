@@ -13,6 +13,7 @@ mod merge;
 mod open;
 mod producers;
 mod reader;
+mod renew;
 mod repair;
 mod runs;
 mod scan;

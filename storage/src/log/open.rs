@@ -23,7 +23,7 @@ use crate::log::runs::TermRuns;
 use crate::log::segment::Spec;
 use crate::log::shared::{Active, Inner, Sealed, Shape, Shared};
 use crate::log::{Log, LogConfig, LogSync};
-use crate::recovered::{GroupRecord, LogStart};
+use crate::recovered::{FileTrust, GroupRecord, LogStart};
 
 /// Read first of a sidecar: enough for a header with any usual configuration.
 const HEADER_READ_BYTES: usize = 4096;
@@ -85,14 +85,16 @@ fn list(disk: &Arc<dyn Disk>, dir: &Path) -> LogResult<Listing> {
 impl Log {
     /// Opens the log that the node WAL has this record of.
     ///
-    /// A cut that was recorded and perhaps not carried out is carried out first. Then the sidecar,
+    /// A cut that was recorded and perhaps not carried out is carried out first, and where a flush of
+    /// the files has failed, all above the durable index is dropped (W8). Then the sidecar,
     /// a scan of the batches and the WAL's entries are merged in index order (W4). A bad tail above
     /// the durable index is cut; what only the WAL holds is written into the files; missing and
     /// damaged indexes are made anew. Everything is durable when this returns.
     ///
     /// # Errors
     /// `Missing` where there is no log, `Damaged` where something at or below the durable index is
-    /// bad (nothing is cut then), `Foreign`, and I/O errors.
+    /// bad (nothing is cut then), `Foreign`, and I/O errors, after which the record is to say that the
+    /// files are suspect: a sync may be what failed (W8).
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -241,18 +243,24 @@ impl Opening<'_> {
                 .map(|entry| (entry.index, entry))
                 .collect(),
             durable_index: record.durable_index,
-            limit: record.unfinished_cut,
+            limit: self.limit(),
         };
         let inputs = inputs
             .into_iter()
             .map(read_sidecar)
             .collect::<LogResult<Vec<_>>>()?;
         let mut merged = merge(inputs, after, &known)?;
+        // After a failed flush those that were written since the log's start may never have reached the
+        // disk, and the batches have it all.
+        let snapshots_to = match record.trust {
+            FileTrust::Sound => end_of(&merged),
+            FileTrust::Suspect | FileTrust::Poisoned => start.offset,
+        };
         leftovers.extend(
             listing
                 .snapshots
                 .iter()
-                .filter(|offset| **offset > end_of(&merged))
+                .filter(|offset| **offset > snapshots_to)
                 .map(|offset| SegmentFile::Snapshot.path(self.dir, *offset)),
         );
         let first_in_wal = known
@@ -263,6 +271,7 @@ impl Opening<'_> {
             spec: self.spec(),
             index_interval_bytes: self.config.index_interval_bytes,
             rewrite_from: first_in_wal.min(record.durable_index + 1),
+            renew: record.trust != FileTrust::Sound,
             leftovers,
         };
         let mut rebuilt = 0;
@@ -284,6 +293,14 @@ impl Opening<'_> {
         log.write_leader_epochs()?;
         log.sync.sync_all().at(self.dir)?;
         Ok((log, recovery))
+    }
+
+    /// From where on the files' entries do not count: at an unfinished cut (W2), and above what was
+    /// durable where a flush of them has failed (W8).
+    fn limit(&self) -> Option<u64> {
+        let record = self.record;
+        let lost = (record.trust == FileTrust::Poisoned).then(|| record.durable_index + 1);
+        record.unfinished_cut.into_iter().chain(lost).min()
     }
 
     /// The first segment was durable before the log was used.
@@ -352,7 +369,7 @@ impl Opening<'_> {
             .map(|(header, _)| header.durable_segment)
             .max()
             .unwrap_or(-1);
-        let limit = self.record.unfinished_cut.unwrap_or(u64::MAX);
+        let limit = self.limit().unwrap_or(u64::MAX);
         let mut sealed = Vec::new();
         let mut at = start;
         let mut rest = inputs.into_iter().peekable();

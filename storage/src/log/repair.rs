@@ -5,7 +5,8 @@
 //!
 //! What lies above the durable index, or in the WAL, is written again even where the files have it.
 //! After a failed sync of an earlier life the cache holds bytes that the disk does not, on pages
-//! that count as clean: only pages that are written are synced (W8).
+//! that count as clean: only pages that are written are synced. Where it is known that a sync failed
+//! the files themselves are new ones, see [`super::renew`] (W8).
 
 use std::io::IoSlice;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::format::sidecar::RECORD_LEN;
 use crate::log::error::{IoContext, LogResult};
 use crate::log::files::{Files, read_whole, remove};
 use crate::log::merge::{Draft, Merged};
+use crate::log::renew::{renew_log, renew_whole};
 use crate::log::segment::Spec;
 
 /// Bytes that are read and written again at once.
@@ -39,6 +41,8 @@ pub(super) struct Repair<'a> {
     pub(super) index_interval_bytes: u32,
     /// Entries from here on are written again.
     pub(super) rewrite_from: u64,
+    /// Whether all goes into new files (W8).
+    pub(super) renew: bool,
     /// Files of segments without a `.log`, and what was left by something unfinished.
     pub(super) leftovers: Vec<PathBuf>,
 }
@@ -48,9 +52,13 @@ impl Repair<'_> {
     pub(super) fn run(&self, merged: &mut Merged) -> LogResult<(Vec<Repaired>, usize)> {
         let (disk, dir) = (self.spec.disk, self.spec.dir);
         for draft in &merged.drafts {
-            self.write_log(draft)?;
+            if self.renew {
+                renew_log(disk, draft)?;
+            } else {
+                self.write_log(draft)?;
+            }
         }
-        let mut names = false;
+        let mut names = self.renew;
         for input in &merged.dropped {
             names |= input.files.remove(SegmentFile::Log)?;
         }
@@ -83,7 +91,14 @@ impl Repair<'_> {
             if at + 1 < count {
                 indexes.seal();
             }
-            let files = Arc::new(draft.input.files.reopened());
+            let files = if self.renew {
+                let files = Files::new(disk, dir, draft.start.offset);
+                files.remove(SegmentFile::Index)?;
+                files.remove(SegmentFile::TimeIndex)?;
+                Arc::new(files)
+            } else {
+                Arc::new(draft.input.files.reopened())
+            };
             rebuilt += write_indexes(disk, &files, &indexes)?;
             repaired.push(Repaired {
                 draft,
@@ -137,9 +152,15 @@ impl Repair<'_> {
             .min(draft.records.len());
         if draft.aux.is_empty() {
             files.remove(SegmentFile::Aux)?;
+        } else if self.renew {
+            renew_whole(self.spec.disk, &files.path(SegmentFile::Aux), &draft.aux)?;
         } else {
             let aux = files.open(SegmentFile::Aux, OpenMode::Create)?;
             bring_to(aux, &draft.aux, 0)?;
+        }
+        if self.renew {
+            renew_whole(self.spec.disk, &files.path(SegmentFile::Raft), &bytes)?;
+            return Ok(header_len as u64);
         }
         let raft = files.open(SegmentFile::Raft, OpenMode::Create)?;
         bring_to(raft, &bytes, header_len + skip * RECORD_LEN)?;

@@ -12,6 +12,7 @@ use super::store::{Core, NodeStore, Shared};
 use super::target::SyncTarget;
 use super::wal::ring::Outgoing;
 use super::wal::{MarkPoint, RecordBody};
+use crate::recovered::FileTrust;
 
 type Targets = BTreeMap<u64, Option<Arc<dyn SyncTarget>>>;
 
@@ -144,7 +145,10 @@ impl NodeStore {
     /// Takes note of what [`Checkpoint::sync`] has done; the next two rounds do the rest.
     pub fn finish_checkpoint(&self, checkpoint: &Checkpoint, result: &CheckpointResult) {
         let mut core = self.core();
-        // A round that found no room may have done it all in the meantime.
+        for (group, _) in &result.failed {
+            core.distrust(*group, FileTrust::Poisoned);
+        }
+        // A round that found no room may have done the rest in the meantime.
         let due = match &core.phase {
             Phase::Syncing { number, point, .. } if *number == checkpoint.number => *point,
             _ => return,
@@ -294,6 +298,9 @@ impl Core {
         }
         let point = self.ring.tail;
         let mut result = sync_targets(shared, &targets);
+        for (group, _) in &result.failed {
+            self.distrust(*group, FileTrust::Poisoned);
+        }
         self.failed_logs.append(&mut result.failed);
         self.phase = Phase::StateDue {
             point,

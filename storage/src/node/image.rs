@@ -8,7 +8,7 @@ use super::wal::record::{RECORD_HEADER_BYTES, STATE_BODY_BYTES};
 use super::wal::{Flags, RecordBody, RecordHeader, StateBody};
 use crate::entry::LogEntry;
 use crate::planted::{self, Bug};
-use crate::recovered::{GroupRecord, HardState, LogIdentity, LogStart, StoredConf};
+use crate::recovered::{FileTrust, GroupRecord, HardState, LogIdentity, LogStart, StoredConf};
 
 /// One group.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +28,7 @@ pub(super) struct GroupState {
     pub(super) unfinished_cut: Option<u64>,
     /// The side file that holds entries of a group whose log cannot be synced; 0 for none (W6).
     pub(super) side_file: u64,
+    pub(super) trust: FileTrust,
     /// Sequence number of the group's last record.
     pub(super) sequence: u64,
     /// Only filled by a replay.
@@ -62,8 +63,16 @@ impl GroupState {
         })
     }
 
+    /// Bytes that a checkpoint takes for the group.
     pub(super) fn state_bytes(&self) -> u64 {
-        (RECORD_HEADER_BYTES + STATE_BODY_BYTES + self.conf.bytes.len()) as u64
+        let state = RECORD_HEADER_BYTES + STATE_BODY_BYTES + self.conf.bytes.len();
+        let trust = RecordBody::FileTrust(self.trust).record_bytes();
+        let trust = if self.trust == FileTrust::Sound {
+            0
+        } else {
+            trust
+        };
+        (state + trust) as u64
     }
 
     /// What recovery is told. The entries are taken out.
@@ -80,6 +89,7 @@ impl GroupState {
             durable_index: self.durable_index,
             may_be_short: self.flags.may_be_short,
             recovering: self.flags.recovering,
+            trust: self.trust,
             unfinished_cut: self.unfinished_cut,
             entries: std::mem::take(&mut self.entries).into_values().collect(),
         })
@@ -97,6 +107,14 @@ impl GroupState {
         self.unfinished_cut = Some(first_unfinished);
         // The cut kills what came before it at or above its index, and nothing else (W2).
         self.entries.split_off(&first);
+    }
+
+    /// What was acknowledged from memory lies above the durable index, where a failed flush may have
+    /// taken it (W8).
+    fn trust(&mut self, trust: FileTrust) {
+        let failed = trust.max(self.trust) != FileTrust::Sound;
+        self.flags.recovering |= failed && self.flags.may_be_short;
+        self.trust = trust;
     }
 
     fn entry(&mut self, entry: &LogEntry, keep: bool) {
@@ -185,7 +203,11 @@ impl Image {
                 state.durable_index = start.prev_index;
                 state.reached = start.prev_index;
             }
-            RecordBody::Flags(flags) => state.flags = *flags,
+            RecordBody::Flags(flags) => {
+                state.flags = *flags;
+                state.trust(state.trust);
+            }
+            RecordBody::FileTrust(trust) => state.trust(*trust),
             RecordBody::State(body) => {
                 state.replica = replica;
                 state.identity = Some(body.identity(group, replica));

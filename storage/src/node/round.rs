@@ -15,7 +15,7 @@ use super::wal::ring::Outgoing;
 use crate::disk::DiskFile;
 use crate::entry::LogEntry;
 use crate::planted::{self, Bug};
-use crate::recovered::{HardState, LogIdentity, LogStart, StoredConf};
+use crate::recovered::{FileTrust, HardState, LogIdentity, LogStart, StoredConf};
 
 /// What one group wants durable. Its entries have been appended to its log before; several items of
 /// one group in a round are not allowed.
@@ -199,9 +199,7 @@ impl NodeStore {
         let mut core = self.core();
         let failed: BTreeSet<u64> = result.failed.iter().map(|(group, _)| *group).collect();
         for group in &failed {
-            if let Some(log) = core.dirty.get_mut(group) {
-                *log = None;
-            }
+            core.distrust(*group, FileTrust::Poisoned);
         }
         let mut touched = BTreeSet::new();
         for sync in round
@@ -225,13 +223,15 @@ impl NodeStore {
         core.checkpoint_round_ended(&self.shared, &round)
     }
 
-    /// Whether an empty round is wanted: the durable indexes of a bulk round (W1) or what the
-    /// recovery of logs has done are not stored yet, or a checkpoint waits for its next step.
+    /// Whether an empty round is wanted: the durable indexes of a bulk round (W1), what the recovery
+    /// of logs has done or that the files of one are poisoned (W8) is not stored yet, or a checkpoint
+    /// waits for its next step.
     #[must_use]
     pub fn needs_idle_round(&self) -> bool {
         let core = self.core();
         !core.lagging.is_empty()
             || !core.opened.is_empty()
+            || !core.trust_due.is_empty()
             || matches!(core.phase, Phase::StateDue { .. } | Phase::MarkDue(_))
     }
 
@@ -340,6 +340,7 @@ impl Core {
             }
         }
         self.opened.clear();
+        self.trust_due.clear();
         self.in_round = true;
         Ok(Round {
             number,

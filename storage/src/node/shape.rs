@@ -12,6 +12,7 @@ use super::wal::record::{RECORD_HEADER_BYTES, STATE_BODY_BYTES};
 use super::wal::ring::Outgoing;
 use crate::entry::EntryKind;
 use crate::planted::{self, Bug};
+use crate::recovered::FileTrust;
 
 /// How the data of an item becomes durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +112,11 @@ impl Core {
         for (group, opened) in &self.opened {
             out.opened(*group, *opened);
         }
+        for (group, trust) in &self.trust_due {
+            if self.image.groups.contains_key(group) {
+                out.push(*group, RecordBody::FileTrust(*trust));
+            }
+        }
         for (item, way) in items.iter().zip(ways) {
             out.item(item, *way);
         }
@@ -204,6 +210,9 @@ impl Records<'_> {
         for (group, state) in &self.core.image.groups {
             if let Some(body) = state.state_body() {
                 self.push(*group, RecordBody::State(Box::new(body)));
+                if state.trust != FileTrust::Sound {
+                    self.push(*group, RecordBody::FileTrust(state.trust));
+                }
             }
         }
     }
@@ -224,6 +233,9 @@ impl Records<'_> {
         }
         if opened.cut_done || opened.cut_from.is_some() {
             self.push(group, RecordBody::CutDone);
+        }
+        if opened.written_anew {
+            self.push(group, RecordBody::FileTrust(FileTrust::Sound));
         }
     }
 

@@ -19,7 +19,7 @@ use super::wal::RecordBody;
 use super::wal::ring::Ring;
 use super::{IDENTITY_FILE, LOCK_FILE, NODE_DIR};
 use crate::disk::Disk;
-use crate::recovered::GroupRecord;
+use crate::recovered::{FileTrust, GroupRecord};
 
 /// What rounds and checkpoints share with the store.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub(super) struct OpenedLog {
     pub(super) cut_from: Option<u64>,
     /// An unfinished cut was carried out.
     pub(super) cut_done: bool,
+    /// Its files were not to be trusted, and are new ones (W8).
+    pub(super) written_anew: bool,
 }
 
 /// The store's state.
@@ -54,6 +56,8 @@ pub(super) struct Core {
     pub(super) lagging: BTreeSet<u64>,
     /// What the next round is to say of logs that were opened.
     pub(super) opened: BTreeMap<u64, OpenedLog>,
+    /// What the next round is to say of files a flush of which has failed (W8).
+    pub(super) trust_due: BTreeMap<u64, FileTrust>,
     /// The last entry that a replay has found of each group whose log is not open.
     pub(super) last_in_wal: BTreeMap<u64, u64>,
     /// Bytes that the state records of all groups take.
@@ -193,6 +197,7 @@ impl NodeStore {
     pub fn log_opened(&self, group: u64, last_index: u64) {
         let mut core = self.core();
         core.dirty.remove(&group);
+        let trust_due = core.trust_due.remove(&group).is_some();
         let in_wal = core.last_in_wal.remove(&group).unwrap_or(0);
         let Some(state) = core.image.groups.get_mut(&group) else {
             return;
@@ -203,6 +208,7 @@ impl NodeStore {
         let opened = OpenedLog {
             cut_from: (in_wal > last_index).then(|| last_index + 1),
             cut_done: state.unfinished_cut.is_some(),
+            written_anew: trust_due || state.trust != FileTrust::Sound,
         };
         if lagging {
             core.lagging.insert(group);
@@ -219,8 +225,21 @@ impl NodeStore {
         }
     }
 
+    /// Says that a write or flush of the files of a log that was open has failed: the next round
+    /// makes it durable that what they hold above the durable index counts as lost (W8), and asks for
+    /// itself with [`NodeStore::needs_idle_round`]. What a round, a checkpoint or the making of room
+    /// finds by itself needs no call.
+    pub fn poison(&self, group: u64) {
+        self.core().distrust(group, FileTrust::Poisoned);
+    }
+
+    /// The same of a log whose opening has failed: its files are not to be written over (W8).
+    pub fn suspect(&self, group: u64) {
+        self.core().distrust(group, FileTrust::Suspect);
+    }
+
     /// What the WAL and its side files hold of a group now: the input for opening its log anew after
-    /// it was poisoned (W8). Not while a round is under way.
+    /// it could not be opened. Not while a round is under way.
     pub fn read_group(&self, group: u64) -> Result<Option<GroupRecord>, NodeError> {
         let mut core = self.core();
         core.check(group)?;
@@ -231,6 +250,9 @@ impl NodeStore {
             .and_then(|state| state.take_record());
         if let (Some(record), Some(state)) = (&mut record, core.image.groups.get(&group)) {
             record.recovering |= state.flags.recovering;
+            let due = core.trust_due.get(&group).copied().unwrap_or_default();
+            record.trust = record.trust.max(due);
+            record.recovering |= due != FileTrust::Sound && record.may_be_short;
         }
         if let Some(last) = record.as_ref().and_then(|record| record.entries.last()) {
             core.last_in_wal.insert(group, last.index);
@@ -266,6 +288,7 @@ impl Core {
             checkpoints: 0,
             lagging: BTreeSet::new(),
             opened: BTreeMap::new(),
+            trust_due: BTreeMap::new(),
             last_in_wal: BTreeMap::new(),
             state_bytes,
             sides_in_use: BTreeSet::new(),
@@ -291,6 +314,17 @@ impl Core {
                 self.last_in_wal.remove(&group);
             }
             _ => {}
+        }
+    }
+
+    pub(super) fn distrust(&mut self, group: u64, trust: FileTrust) {
+        if let Some(log) = self.dirty.get_mut(&group) {
+            *log = None;
+        }
+        let known = self.image.groups.get(&group);
+        if known.is_some_and(|state| state.trust < trust) {
+            let due = self.trust_due.entry(group).or_default();
+            *due = trust.max(*due);
         }
     }
 

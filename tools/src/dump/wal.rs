@@ -2,7 +2,7 @@
 
 use riverrun_record::BatchView;
 use riverrun_storage::node::wal::{self, DumpItem, Mark, RecordBody, RecordHeader, WalDump};
-use riverrun_storage::{EntryKind, LogEntry, StdDisk};
+use riverrun_storage::{EntryKind, FileTrust, LogEntry, StdDisk};
 
 use super::Options;
 use super::input::{Failure, Input};
@@ -205,6 +205,15 @@ fn line<'a>(
                 None => line,
             }
         }
+        Some(RecordBody::FileTrust(trust)) => line.detail("file_trust", trust_name(*trust)),
+    }
+}
+
+fn trust_name(trust: FileTrust) -> &'static str {
+    match trust {
+        FileTrust::Sound => "sound",
+        FileTrust::Suspect => "suspect",
+        FileTrust::Poisoned => "poisoned",
     }
 }
 

@@ -59,6 +59,9 @@ pub(super) struct FileState {
     pub(super) reserved: u64,
     /// Whether the images differ by more than what is pending: after a failed sync or a flipped bit.
     diverged: bool,
+    /// Nothing that is written becomes durable any more, though syncs succeed: after a failed sync of
+    /// a disk that bears grudges.
+    stuck: bool,
     /// Open handles.
     pub(super) handles: usize,
 }
@@ -92,14 +95,19 @@ impl FileState {
             None => self.pending.len(),
             Some(horizon) => self.pending.partition_point(|(seq, _)| *seq <= horizon),
         };
-        for (_, change) in self.pending.drain(..upto) {
+        let stuck = self.stuck;
+        self.diverged |= stuck && upto > 0;
+        for (_, change) in self.pending.drain(..upto).filter(|_| !stuck) {
             change.apply(&mut self.durable);
         }
     }
 
     /// A sync that failed: the pages count as clean, and the disk holds what it held (W8).
-    pub(super) fn fail_sync(&mut self) {
-        self.diverged |= !self.pending.is_empty();
+    pub(super) fn fail_sync(&mut self, sticks: bool) {
+        if !self.pending.is_empty() {
+            self.diverged = true;
+            self.stuck |= sticks;
+        }
         self.pending.clear();
     }
 
@@ -121,6 +129,10 @@ impl FileState {
     /// some write, the last of them perhaps torn; the length keeps what it was after some write.
     pub(super) fn crash(&mut self, rng: &mut Rng, model: &CrashModel) {
         self.handles = 0;
+        if self.stuck {
+            self.fail_sync(true);
+            self.stuck = false;
+        }
         if !self.pending.is_empty() {
             let pending = std::mem::take(&mut self.pending);
             let lengths_kept = if rng.chance(model.length_kept_permille) {

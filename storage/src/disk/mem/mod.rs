@@ -141,6 +141,13 @@ impl MemDisk {
             .arm(operation, times, Box::new(matches))
     }
 
+    /// From now on a file whose sync fails takes nothing more: later syncs of it succeed and make
+    /// nothing durable, as when its blocks were given in the flush that failed and never count as
+    /// written. Only a new file helps (W8).
+    pub fn failed_syncs_stick(&self, stick: bool) {
+        self.tree.lock().failed_syncs_stick = stick;
+    }
+
     /// Takes one fault out.
     pub fn clear_fault(&self, id: u64) {
         self.tree.lock().faults.disarm(id);
@@ -393,7 +400,8 @@ impl DiskFile for MemFile {
         if synced.is_err() {
             let mut tree = self.tree.lock();
             if tree.generation == self.generation {
-                tree.file_mut(self.inode)?.fail_sync();
+                let sticks = tree.failed_syncs_stick;
+                tree.file_mut(self.inode)?.fail_sync(sticks);
             }
         }
         synced

@@ -35,6 +35,7 @@ pub(super) struct Tree {
     pub(super) capacity: u64,
     pub(super) used: u64,
     pub(super) faults: Faults,
+    pub(super) failed_syncs_stick: bool,
     pub(super) locks: BTreeSet<PathBuf>,
     /// Raised by every crash; handles of an older one are dead.
     pub(super) generation: u64,
@@ -75,6 +76,7 @@ impl Tree {
             capacity: u64::MAX,
             used: 0,
             faults: Faults::default(),
+            failed_syncs_stick: false,
             locks: BTreeSet::new(),
             generation: 0,
         }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::disk::{Disk, MemDisk};
 use crate::entry::{EntryKind, LogEntry};
 use crate::log::{Log, LogConfig};
-use crate::recovered::{GroupRecord, HardState, LogIdentity, LogStart, StoredConf};
+use crate::recovered::{FileTrust, GroupRecord, HardState, LogIdentity, LogStart, StoredConf};
 
 pub(super) fn dir() -> PathBuf {
     PathBuf::from("/data/topic-0")
@@ -34,6 +34,7 @@ pub(super) fn record(start: LogStart) -> GroupRecord {
         durable_index: start.prev_index,
         may_be_short: false,
         recovering: false,
+        trust: FileTrust::Sound,
         unfinished_cut: None,
         entries: Vec::new(),
     }

@@ -22,13 +22,14 @@
 //!  11 state        topic id 16, partition i32, flags u32 (as above, 4 = a cut is unfinished),
 //!                  previous index u64, previous term u64, offset i64, term u64, vote u64, commit u64,
 //!                  durable index u64, unfinished cut u64, side file u64, conf index u64, conf bytes
+//!  12 file trust   u32: 0 = sound, 1 = suspect, 2 = poisoned
 //! ```
 
 use bytes::{Buf, BufMut, Bytes};
 use uuid::Uuid;
 
 use crate::entry::{EntryKind, LogEntry};
-use crate::recovered::{HardState, LogIdentity, LogStart, StoredConf};
+use crate::recovered::{FileTrust, HardState, LogIdentity, LogStart, StoredConf};
 
 /// Bytes of a record before its body.
 pub(in crate::node) const RECORD_HEADER_BYTES: usize = 56;
@@ -128,6 +129,8 @@ pub enum RecordBody {
     Flags(Flags),
     /// All but the entries, written by a checkpoint.
     State(Box<StateBody>),
+    /// What a failed flush has left of the group's files (W8).
+    FileTrust(FileTrust),
 }
 
 impl RecordBody {
@@ -147,6 +150,7 @@ impl RecordBody {
             Self::Removal => 9,
             Self::Flags(_) => 10,
             Self::State(_) => 11,
+            Self::FileTrust(_) => 12,
         }
     }
 
@@ -166,6 +170,7 @@ impl RecordBody {
             Self::Removal => "removal",
             Self::Flags(_) => "flags",
             Self::State(_) => "state",
+            Self::FileTrust(_) => "file-trust",
         }
     }
 
@@ -180,7 +185,7 @@ impl RecordBody {
                 Self::Conf(conf) => 8 + conf.bytes.len(),
                 Self::Durable(_) => 8,
                 Self::Creation { .. } => 48,
-                Self::Flags(_) => 4,
+                Self::Flags(_) | Self::FileTrust(_) => 4,
                 Self::State(state) => STATE_BODY_BYTES + state.conf.bytes.len(),
             }
     }
@@ -219,6 +224,7 @@ impl RecordBody {
             }
             Self::Reset(start) => put_start(out, start),
             Self::Flags(flags) => out.put_u32_le(flags.bits()),
+            Self::FileTrust(trust) => out.put_u32_le(*trust as u32),
             Self::State(state) => {
                 out.put_slice(state.topic_id.as_bytes());
                 out.put_i32_le(state.partition);
@@ -295,6 +301,12 @@ impl RecordBody {
                     side_file,
                 })));
             }
+            12 => Self::FileTrust(match rest.try_get_u32_le().ok()? {
+                0 => FileTrust::Sound,
+                1 => FileTrust::Suspect,
+                2 => FileTrust::Poisoned,
+                _ => return None,
+            }),
             _ => return None,
         };
         rest.is_empty().then_some(decoded)
