@@ -86,6 +86,18 @@ impl Log {
             });
         }
         let dir = Arc::new(dir.to_path_buf());
+        Self::begin(disk, dir, identity, start, conf, config)
+    }
+
+    /// The first segment in a directory that has none; a reset's producer snapshot may lie there.
+    fn begin(
+        disk: Arc<dyn Disk>,
+        dir: Arc<PathBuf>,
+        identity: &LogIdentity,
+        start: LogStart,
+        conf: &StoredConf,
+        config: LogConfig,
+    ) -> LogResult<Self> {
         let sync = Arc::new(LogSync::new(&disk, &dir));
         let spec = segment::Spec {
             disk: &disk,

@@ -154,9 +154,9 @@ impl Opening<'_> {
     /// Empties the directory and begins the log again at the record's start.
     fn begin_again(&self, listing: &Listing) -> LogResult<(Log, Recovery)> {
         remove_all(self.disk, self.dir, listing, self.record.start.offset)?;
-        let log = Log::create(
+        let log = Log::begin(
             Arc::clone(self.disk),
-            self.dir,
+            Arc::clone(self.dir),
             &self.record.identity,
             self.record.start,
             &self.record.conf,

@@ -8,6 +8,7 @@ use crate::entry::{EntryKind, LogEntry};
 use crate::format::SegmentFile;
 use crate::log::{Log, LogConfig, LogError};
 use crate::planted::{self, Bug};
+use crate::producer_state::ProducerState;
 use crate::recovered::{LogStart, StoredConf};
 
 use super::basic::check_indexes;
@@ -516,6 +517,45 @@ fn a_reset_that_was_recorded_is_carried_out() {
     disk.restore(&copy);
     known.unfinished_cut = None;
     assert!(matches!(open(&disk, &known), Err(LogError::Damaged { .. })));
+}
+
+#[test]
+fn a_reset_that_is_carried_out_at_an_opening_keeps_its_producer_snapshot() {
+    // The producers of a snapshot are durable before its reset is recorded; the opening took the
+    // file for another log's and refused the partition for ever.
+    let (disk, entries) = large();
+    let copy = disk.snapshot();
+    let start = LogStart {
+        prev_index: 1000,
+        prev_term: 9,
+        offset: 5000,
+    };
+    let mut whole = record(START);
+    whole.durable_index = entries.len() as u64;
+    let mut known = record(start);
+    known.unfinished_cut = Some(0);
+    known.durable_index = 1000;
+    let names = |disk: &MemDisk| -> Vec<String> {
+        let names = files(disk).into_keys();
+        names.filter(|name| name.ends_with(".snapshot")).collect()
+    };
+    for seed in 0..20 {
+        disk.restore(&copy);
+        let (mut log, _) = open(&disk, &whole).unwrap();
+        for offset in [40, 5000] {
+            log.write_producer_snapshot(offset, &ProducerState::default())
+                .unwrap();
+        }
+        log.sync_handle().sync_all().unwrap();
+        if seed % 2 == 1 {
+            log.reset(start, &StoredConf::default()).unwrap();
+        }
+        disk.crash(seed, &CrashModel::RANDOM);
+        let (log, recovery) = open(&disk, &known).unwrap();
+        assert!(recovery.was_reset);
+        assert_eq!(log.start(), start);
+        assert_eq!(names(&disk), ["00000000000000005000.snapshot"]);
+    }
 }
 
 #[test]
