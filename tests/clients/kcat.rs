@@ -1,10 +1,11 @@
 //! kcat, with the librdkafka of the distribution (2.0.2 on Debian 12): the oldest client here.
 
-use super::COMPRESSIONS;
+use super::{COMPRESSIONS, LIBRDKAFKA_SENDS_PLAIN};
 use crate::command::{Said, run};
 use crate::event::{Event, Stored, compare, from_offset};
 use crate::installed::machine_program;
 use crate::kafka::{PATIENCE, Reader, create_topic, now_ms, unique};
+use crate::raw::is_stored_as;
 use anyhow::{Context, Result, bail, ensure};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -48,6 +49,9 @@ fn check(brokers: &str, compression: &str) -> Result<()> {
 
     // What librdkafka reads through the other client, compared with what went in. kcat lets nobody
     // choose a timestamp, so those are taken from here and only held against the clock.
+    if compression != LIBRDKAFKA_SENDS_PLAIN {
+        is_stored_as(brokers, topic, 2, compression)?;
+    }
     let reader = Reader::new(brokers)?;
     let logs = reader.read_all(topic, 2)?;
     for (partition, log) in logs.iter().enumerate() {

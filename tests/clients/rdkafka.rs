@@ -1,8 +1,9 @@
 //! The `rdkafka` crate, with the librdkafka that it builds.
 
-use super::{COMPRESSIONS, PARTITIONS, plan};
+use super::{COMPRESSIONS, LIBRDKAFKA_SENDS_PLAIN, PARTITIONS, plan};
 use crate::event::{Stored, compare, from_offset};
 use crate::kafka::{Next, PATIENCE, Reader, admin, create_topic, produce, unique, wait};
+use crate::raw::is_stored_as;
 use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::admin::{AdminOptions, NewPartitions, ResourceSpecifier};
 use rdkafka::topic_partition_list::Offset;
@@ -41,6 +42,9 @@ fn check(brokers: &str, compression: &str) -> Result<()> {
         next[*partition] += 1;
     }
 
+    if compression != LIBRDKAFKA_SENDS_PLAIN {
+        is_stored_as(brokers, topic, PARTITIONS, compression)?;
+    }
     let reader = Reader::new(brokers)?;
     expect(&reader, topic, "from the start", &plan.logs, |_| {
         Offset::Beginning

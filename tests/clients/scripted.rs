@@ -12,6 +12,7 @@ use super::{COMPRESSIONS, PARTITIONS, Plan, plan};
 use crate::command::run;
 use crate::event::{Stored, compare, from_line, from_offset, to_line};
 use crate::kafka::{Reader, unique};
+use crate::raw::is_stored_as;
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write;
 use std::fs;
@@ -123,6 +124,7 @@ fn judge(
         }
     }
 
+    is_stored_as(brokers, topic, PARTITIONS, compression)?;
     let seen = Reader::new(brokers)?.read_all(topic, PARTITIONS)?;
     for (partition, seen) in seen.iter().enumerate() {
         let mut expected = plan.logs[partition].clone();

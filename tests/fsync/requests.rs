@@ -97,13 +97,13 @@ impl Connection {
     pub(crate) fn send_produce(&mut self, topic: &str, bytes: usize) -> Result<Sent> {
         let mut builder = BatchBuilder::new(Compression::None, None);
         builder.append(1_700_000_000_000, None, Some(&vec![b'x'; bytes]), &[])?;
-        self.send_batch(topic, builder.build()?)
+        self.send_batch(topic, 0, builder.build()?)
     }
 
-    /// The same with bytes that may be no batch.
-    pub(crate) fn send_batch(&mut self, topic: &str, batch: Bytes) -> Result<Sent> {
+    /// The same with bytes that may be no batch, to any partition.
+    pub(crate) fn send_batch(&mut self, topic: &str, index: i32, batch: Bytes) -> Result<Sent> {
         let partition = PartitionProduceData {
-            index: 0,
+            index,
             records: Some(Records::from(batch)),
         };
         let topic = TopicProduceData {

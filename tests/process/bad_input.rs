@@ -301,7 +301,7 @@ fn batches() -> Result<Vec<(&'static str, Bytes, ErrorCode)>> {
 /// The broker answers with the error, says so in one line, and the connection goes on.
 fn refused(node: &Node, batch: Bytes, expected: ErrorCode) -> Result<()> {
     let mut connection = Connection::open(&node.brokers())?;
-    let sent = connection.send_batch("calm", batch)?;
+    let sent = connection.send_batch("calm", 0, batch)?;
     let code = connection
         .answer_within(sent, PATIENCE)?
         .context("no answer")?;

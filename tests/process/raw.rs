@@ -1,8 +1,13 @@
-//! The two questions that are put to a broker while it comes and goes, over a connection of their
-//! own: librdkafka's blocking calls are not made for a broker that vanishes under them.
+//! Questions over connections of our own: the two that are put to a broker while it comes and goes,
+//! as librdkafka's blocking calls are not made for one that vanishes under them, and how batches are
+//! stored, which no client tells.
 
+use super::fsync::requests::Connection;
 use super::kafka::PATIENCE;
 use anyhow::{Context, Result, bail, ensure};
+use riverrun_wire::api::FetchRequest;
+use riverrun_wire::api::fetch::{FetchPartition, FetchTopic};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
@@ -10,6 +15,8 @@ use std::time::{Duration, Instant};
 
 const LIST_OFFSETS: i16 = 2;
 const API_VERSIONS: i16 = 18;
+/// The last version of Fetch in which topics have names.
+const FETCH_BY_NAME: i16 = 12;
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
 /// Errors that say "not yet": unknown topic, no leader, not the leader, offset not available.
@@ -44,6 +51,61 @@ fn ask(broker: &str, api: i16, version: i16, body: &[u8]) -> Result<Vec<u8>> {
         "an answer to another request: {answer:?}"
     );
     Ok(body)
+}
+
+/// How the batches at the start of a topic's partitions are stored: the names of their codecs.
+pub(crate) fn stored_codecs(
+    broker: &str,
+    topic: &str,
+    partitions: usize,
+) -> Result<BTreeSet<&'static str>> {
+    let mut codecs = BTreeSet::new();
+    let mut connection = Connection::open(broker)?;
+    for partition in 0..partitions {
+        let request = FetchRequest {
+            max_wait_ms: 5000,
+            min_bytes: 1,
+            max_bytes: 256 << 10,
+            session_epoch: -1,
+            topics: vec![FetchTopic {
+                topic: topic.to_owned(),
+                partitions: vec![FetchPartition {
+                    partition: i32::try_from(partition)?,
+                    partition_max_bytes: 256 << 10,
+                    ..FetchPartition::default()
+                }],
+                ..FetchTopic::default()
+            }],
+            ..FetchRequest::default()
+        };
+        let response = connection.call(&request, FETCH_BY_NAME)?;
+        let records = response
+            .responses
+            .into_iter()
+            .flat_map(|topic| topic.partitions)
+            .find_map(|partition| partition.records)
+            .with_context(|| format!("nothing of partition {partition}"))?;
+        // The last may be cut off.
+        for batch in riverrun_record::batches(&records.into_bytes()).map_while(Result::ok) {
+            codecs.insert(batch.compression()?.name());
+        }
+    }
+    Ok(codecs)
+}
+
+/// Demands that what a client was told to compress is stored as it was told.
+pub(crate) fn is_stored_as(
+    broker: &str,
+    topic: &str,
+    partitions: usize,
+    compression: &str,
+) -> Result<()> {
+    let codecs = stored_codecs(broker, topic, partitions)?;
+    ensure!(
+        codecs.contains(compression),
+        "no batch is compressed with {compression}, only {codecs:?}"
+    );
+    Ok(())
 }
 
 /// Whether a broker answers ApiVersions, version 0, without an error.

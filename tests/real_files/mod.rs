@@ -4,15 +4,18 @@
 
 mod dump;
 
-use crate::clients::COMPRESSIONS;
+use crate::clients::{COMPRESSIONS, LIBRDKAFKA_SENDS_PLAIN};
 use crate::event::{Event, Stored};
+use crate::fsync::requests::Connection;
 use crate::installed::{Java, java};
-use crate::kafka::{create_topic, produce, unique};
+use crate::kafka::{PATIENCE, create_topic, produce, unique};
 use crate::node::{Node, foreign_brokers, partition_directories, partition_number};
 use crate::trial::{fresh_seed, note, skip, trial};
 use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
 use dump::check;
 use libtest_mimic::Trial;
+use riverrun_record::{BatchBuilder, Compression, Header};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,11 +58,9 @@ fn read_files(node: &mut Node, java: &Java) -> Result<()> {
         let seen = check(java, &directory, log)
             .with_context(|| format!("partition {partition} in {}", directory.display()))?;
         ensure!(seen.segments > 1, "one segment only: nothing was rolled");
-        // librdkafka compresses with lz4 only for a broker that advertises FindCoordinator, and sends
-        // such batches as they are to any other.
         let missing: Vec<&str> = COMPRESSIONS
             .into_iter()
-            .filter(|kind| *kind != "lz4" && !seen.compressions.contains(*kind))
+            .filter(|kind| !seen.compressions.contains(*kind))
             .collect();
         ensure!(
             missing.is_empty(),
@@ -93,6 +94,10 @@ fn write(brokers: &str) -> Result<Vec<Vec<Stored>>> {
             let events: Vec<Event> = (0..480)
                 .map(|n| event((round * 5 + kind) * 480 + n))
                 .collect();
+            if compression == LIBRDKAFKA_SENDS_PLAIN {
+                produce_in_batches(brokers, topic, &events, &mut logs)?;
+                continue;
+            }
             let settings = [("compression.type", compression), ("batch.size", "16384")];
             let sent = events
                 .iter()
@@ -108,6 +113,51 @@ fn write(brokers: &str) -> Result<Vec<Vec<Stored>>> {
         }
     }
     Ok(logs)
+}
+
+/// Batches of lz4 of our own making, each answered before the next.
+fn produce_in_batches(
+    brokers: &str,
+    topic: &str,
+    events: &[Event],
+    logs: &mut [Vec<Stored>],
+) -> Result<()> {
+    let mut connection = Connection::open(brokers)?;
+    for (partition, log) in logs.iter_mut().enumerate() {
+        let mine: Vec<&Event> = events.iter().skip(partition).step_by(PARTITIONS).collect();
+        for events in mine.chunks(12) {
+            let mut builder = BatchBuilder::new(Compression::Lz4, None);
+            for event in events {
+                let header = |(key, value): &'_ (String, Option<Vec<u8>>)| {
+                    (Bytes::from(key.clone()), value.clone().map(Bytes::from))
+                };
+                let headers: Vec<_> = event.headers.iter().map(header).collect();
+                let headers: Vec<Header<'_>> = headers
+                    .iter()
+                    .map(|(key, value)| Header {
+                        key,
+                        value: value.as_deref(),
+                    })
+                    .collect();
+                builder.append(
+                    event.timestamp_ms,
+                    event.key.as_deref(),
+                    event.value.as_deref(),
+                    &headers,
+                )?;
+            }
+            let sent = connection.send_batch(topic, i32::try_from(partition)?, builder.build()?)?;
+            let error = connection.answer_within(sent, PATIENCE)?;
+            ensure!(error == Some(0), "a batch of lz4 got {error:?}");
+            for event in events {
+                log.push(Stored {
+                    offset: log.len() as i64,
+                    event: (*event).clone(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn event(n: usize) -> Event {
@@ -166,6 +216,9 @@ fn damage(java: &Java, directory: &Path, log: &[Stored], segment: &Segment) -> R
         .sum::<usize>();
     let somewhere = fresh_seed() as usize % bits;
 
+    // What fails below fails for the damage, not for being a copy.
+    let copy = tempfile::tempdir()?;
+    check(java, &copied(directory, copy.path())?, log).context("an undamaged copy")?;
     must_fail(
         java,
         directory,
@@ -234,6 +287,17 @@ fn shift(byte: &mut u8) {
     *byte = if *byte == 0xff { 0xfe } else { *byte + 1 };
 }
 
+/// A copy of a partition's directory. The tool knows a partition by its directory's name.
+fn copied(directory: &Path, to: &Path) -> Result<PathBuf> {
+    let copied = to.join("damaged-0");
+    fs::create_dir(&copied)?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        fs::copy(entry.path(), copied.join(entry.file_name()))?;
+    }
+    Ok(copied)
+}
+
 fn must_fail(
     java: &Java,
     directory: &Path,
@@ -243,13 +307,7 @@ fn must_fail(
     change: impl FnOnce(&mut Vec<u8>),
 ) -> Result<()> {
     let copy = tempfile::tempdir()?;
-    // The tool knows a partition by its directory's name.
-    let copied = copy.path().join("damaged-0");
-    fs::create_dir(&copied)?;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        fs::copy(entry.path(), copied.join(entry.file_name()))?;
-    }
+    let copied = copied(directory, copy.path())?;
     let path = copied.join(file);
     let mut bytes = fs::read(&path).with_context(|| format!("reading {file}"))?;
     change(&mut bytes);
