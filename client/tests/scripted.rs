@@ -513,6 +513,23 @@ async fn offsets_are_listed_and_a_missing_partition_is_named() {
     ));
 }
 
+#[tokio::test]
+async fn a_record_that_is_never_sent_says_what_it_waited_for() {
+    let broker = Broker::start(1).await;
+    broker.state.lock().is_leaderless = true;
+    let config = ProducerConfig {
+        delivery_timeout: Duration::from_millis(200),
+        ..config()
+    };
+    let producer = Producer::new(client(&broker), config).unwrap();
+    let error = send(&producer, 0, "x".to_owned())
+        .await
+        .wait()
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::LeaderNotAvailable), "{error}");
+}
+
 /// Asked for the other way round, a record that comes between the questions would be at or after
 /// the time and before the end, where nobody reads it.
 #[tokio::test]

@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A running node; killed when dropped.
 pub(crate) struct Node {
     child: Child,
+    errors: Option<thread::JoinHandle<String>>,
     /// What it printed up to and with the three lines to paste.
     pub(crate) greeting: Vec<String>,
     pub(crate) address: String,
@@ -50,10 +51,10 @@ impl Node {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut errors = child.stderr.take().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
         let errors = thread::spawn(move || {
             let mut text = String::new();
-            let _ = errors.read_to_string(&mut text);
+            let _ = stderr.read_to_string(&mut text);
             text
         });
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -73,6 +74,7 @@ impl Node {
             .to_owned();
         Self {
             child,
+            errors: Some(errors),
             greeting,
             address,
             _data: None,
@@ -94,6 +96,11 @@ impl Node {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// What it wrote to its standard error, once it has ended.
+    pub(crate) fn errors(&mut self) -> String {
+        self.errors.take().unwrap().join().unwrap()
     }
 
     /// Asks the node to end, and waits until it has.

@@ -127,6 +127,9 @@ fn next_step(error: &Error) -> Option<String> {
         }
         Error::Timeout { .. } => "see whether the node is overloaded, or wait longer with --timeout SECONDS".to_owned(),
         Error::GaveUp { last: Some(last), .. } => return next_step(last),
+        Error::GaveUp { last: None, .. } => {
+            "see whether the node is overloaded, or wait longer with --timeout SECONDS".to_owned()
+        }
         Error::Malformed { .. } | Error::Protocol { .. } | Error::UnsupportedVersion { .. } => {
             "see that the address is that of a Kafka-compatible broker, without TLS".to_owned()
         }

@@ -285,6 +285,14 @@ impl PartitionQueue {
                 .is_some_and(|b| b.closed || b.ready_at <= now)
     }
 
+    /// Remembers what keeps batches from being sent, for those that no attempt was made for.
+    pub(crate) fn is_held_back(&mut self, by: impl Fn() -> Error) {
+        let unsent = self.batches.iter_mut().filter(|b| !b.in_flight);
+        for batch in unsent.filter(|b| b.last_error.is_none()) {
+            batch.last_error = Some(by());
+        }
+    }
+
     /// When the first batch that is not in flight has to be given up.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         self.batches

@@ -167,6 +167,10 @@ impl Sender {
                     .and_then(|p| p.leader);
                 let (Some(topic), Some(leader)) = (&topic, leader) else {
                     look.leader_wanted = true;
+                    queue.is_held_back(|| {
+                        let what = format!("a record for {name}/{partition}");
+                        Error::refused(what, ErrorCode::LeaderNotAvailable, None)
+                    });
                     let expiry = queue.next_expiry();
                     look.next = look.next.into_iter().chain(expiry).min();
                     continue;
