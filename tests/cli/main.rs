@@ -380,6 +380,90 @@ fn a_broker_that_goes_away_and_comes_back_loses_nothing() {
     restarted.0.kill().unwrap();
 }
 
+/// What was asked before the signal is answered, and what was answered is there.
+#[test]
+fn a_node_that_is_told_to_end_under_load_ends_in_peace_and_keeps_its_word() {
+    let data = tempfile::tempdir().unwrap();
+    for life in 0..2 {
+        let mut node = Node::start_on(data.path());
+        let topic = format!("t{life}");
+        node.run(&format!("topic create {topic} -p 2")).ok();
+        // A reader that waits for what comes next is no reason not to end.
+        let reader = Command::new(RIVERRUN)
+            .args(["consume", &topic, "-o", "end", "-b"])
+            .arg(&node.address)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut reader = Guard(reader.unwrap());
+        let (address, to) = (node.address.clone(), topic.clone());
+        let feeder = std::thread::spawn(move || {
+            let lines: String = (0..200_000).map(|n| format!("{n}\n")).collect();
+            run_with(
+                &address,
+                &["produce", &to, "--timeout", "3"],
+                lines.as_bytes(),
+            )
+        });
+        // Until something has been written.
+        let begun = Instant::now();
+        while node
+            .run(&format!("consume {topic} -e -n 1"))
+            .lines()
+            .is_empty()
+        {
+            assert!(begun.elapsed() < Duration::from_secs(30));
+        }
+        let begun = Instant::now();
+        assert_eq!(node.terminate(), Some(0));
+        // The drain's limit is ten seconds, and nobody here needs it.
+        assert!(
+            begun.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert!(!node.errors().contains("WARN"));
+        reader.0.kill().unwrap();
+        let fed = feeder.join().unwrap();
+        // `t/P @OFFSET` for each line that was acknowledged.
+        let mut ends = [0_u64; 2];
+        let mut acknowledged = 0;
+        for line in fed.out.lines() {
+            let (place, offset) = line.split_once(" @").unwrap();
+            let partition: usize = place.rsplit('/').next().unwrap().parse().unwrap();
+            ends[partition] = ends[partition].max(offset.parse::<u64>().unwrap() + 1);
+            acknowledged += 1;
+        }
+        assert!(acknowledged > 0, "{}", fed.err);
+        let node = Node::start_on(data.path());
+        let described = parsed(
+            &node
+                .run(&format!("topic describe {topic} --format json"))
+                .ok(),
+        );
+        for (partition, end) in ends.iter().enumerate() {
+            let there = &described[0]["partitions"][partition]["end_offset"];
+            assert!(
+                there.as_u64().unwrap() >= *end,
+                "{topic}/{partition} ends at {there}, {end} were acknowledged"
+            );
+        }
+        let read = node
+            .run(&format!("consume {topic} -e -f %p|%o|%s\\n"))
+            .lines();
+        assert!(
+            read.len() >= acknowledged,
+            "{} of {acknowledged}",
+            read.len()
+        );
+        let distinct: BTreeSet<&str> = read
+            .iter()
+            .map(|line| line.rsplit('|').next().unwrap())
+            .collect();
+        assert_eq!(distinct.len(), read.len(), "each line once");
+    }
+}
+
 /// Killed when dropped.
 struct Guard(std::process::Child);
 
