@@ -104,6 +104,8 @@ pub(super) struct Cluster {
     routes: BTreeMap<(u64, u64), u64>,
     /// The controller's orders: the replica, its node, and the directory that it was ordered for.
     orders: Vec<Order>,
+    /// The events of requests.
+    pub(super) asked: BTreeMap<u64, String>,
     pub(super) answers: BTreeMap<u64, ProduceOutcome>,
     pub(super) confirmed: BTreeMap<u64, Result<Published, ProduceError>>,
     pub(super) requests: u64,
@@ -126,6 +128,7 @@ impl Cluster {
             wire: VecDeque::new(),
             routes: BTreeMap::new(),
             orders: Vec::new(),
+            asked: BTreeMap::new(),
             answers: BTreeMap::new(),
             confirmed: BTreeMap::new(),
             requests: 0,
@@ -160,7 +163,7 @@ impl Cluster {
     pub(super) fn add_node(&mut self, at: u64) {
         let mut machine = Machine::new(at);
         let opened = machine.open(|_| GroupSettings::default());
-        assert!(opened.founded);
+        assert!(opened.unwrap().founded);
         self.machines.insert(at, machine);
     }
 
@@ -226,7 +229,11 @@ impl Cluster {
     }
 
     fn carry_out(&mut self, at: u64, order: &GroupOrder) {
-        let partition = self.machine(at).running().node.create_group(order).unwrap();
+        let created = self.machine(at).running().node.create_group(order);
+        if self.has_stopped(at) {
+            return;
+        }
+        let partition = created.unwrap();
         self.turn(at, vec![Input::Add(Box::new(partition))]);
     }
 
@@ -240,6 +247,9 @@ impl Cluster {
         let mut machine = self.machines.remove(&at).unwrap();
         machine.turn(inputs, &mut |effect| self.outside(at, effect));
         self.machines.insert(at, machine);
+        if self.has_stopped(at) {
+            return;
+        }
         if let Some(handle) = self.handle(at) {
             let published = handle.published();
             let before = self.history.iter().rev().find(|(node, _)| *node == at);
@@ -247,6 +257,15 @@ impl Cluster {
                 self.history.push((at, published));
             }
         }
+    }
+
+    /// Whether a machine has stopped in the middle of a call; then its power is gone.
+    pub(super) fn has_stopped(&mut self, at: u64) -> bool {
+        let stopped = self.machine(at).has_stopped();
+        if stopped {
+            self.power_cut(at);
+        }
+        stopped
     }
 
     fn outside(&mut self, at: u64, effect: Effect) {
@@ -271,7 +290,8 @@ impl Cluster {
             Effect::Contradicted { group: GROUP } => {
                 self.contradicted.insert(at);
             }
-            Effect::Fenced { group: GROUP, .. } => {
+            Effect::Fenced { group: GROUP, why } => {
+                eprintln!("node {at}: {why}");
                 self.out_of_service.insert(at);
             }
             Effect::Advanced { .. } => {}
@@ -293,14 +313,28 @@ impl Cluster {
     /// Starts a node and adds what recovery found; nothing is flushed yet.
     pub(super) fn start(&mut self, at: u64) {
         let settings = self.plan.settings.clone();
+        self.out_of_service.remove(&at);
         let opened = self.machine(at).open(|_| settings.clone());
+        let Some(opened) = opened else {
+            return self.power_cut(at);
+        };
+        for refused in &opened.refused {
+            eprintln!("node {at} refuses a partition: {}", refused.error);
+        }
         if opened.refused.iter().any(|r| r.identity.group == GROUP) {
             self.out_of_service.insert(at);
         }
         let inputs = opened.partitions.into_iter();
         let inputs = inputs.map(|partition| Input::Add(Box::new(partition)));
         self.turn(at, inputs.collect());
-        self.reconcile(at);
+        if self.runs(at) {
+            self.reconcile(at);
+        }
+    }
+
+    /// Whether a node's process runs.
+    pub(super) fn runs(&mut self, at: u64) -> bool {
+        self.machine(at).process.is_some()
     }
 
     pub(super) fn hang_disk(&mut self, at: u64) {

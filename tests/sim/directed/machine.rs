@@ -6,6 +6,7 @@ use std::path::Path;
 use riverrun_replication::node::{Node, NodeSettings, Opened};
 use riverrun_replication::shard::{Effect, Input, Shard};
 use riverrun_replication::{GroupConfig, GroupSettings};
+use riverrun_sim::host::Fuse;
 use riverrun_storage::disk::mem::{CrashModel, MemDisk};
 use riverrun_storage::node::NodeConfig;
 use riverrun_storage::{LogEntry, LogIdentity};
@@ -33,6 +34,10 @@ pub(super) struct Machine {
     pub(super) process: Option<Process>,
     /// The disk takes no write and ends no flush.
     pub(super) hung: bool,
+    /// Stops the machine in the middle of a call.
+    fuse: Fuse,
+    /// What a loss of power leaves of what was not synced.
+    crash: (u64, CrashModel),
 }
 
 impl Machine {
@@ -44,11 +49,16 @@ impl Machine {
             disks: 1,
             process: None,
             hung: false,
+            fuse: Fuse::default(),
+            crash: (1, CrashModel::LOSE_ALL),
         }
     }
 
-    /// Starts the process; gives what opening found.
-    pub(super) fn open(&mut self, settings: impl Fn(&LogIdentity) -> GroupSettings) -> Opened {
+    /// Starts the process; gives what opening found, or nothing where the machine stops in it.
+    pub(super) fn open(
+        &mut self,
+        settings: impl Fn(&LogIdentity) -> GroupSettings,
+    ) -> Option<Opened> {
         assert!(self.process.is_none(), "node {} runs", self.id);
         let node_settings = NodeSettings {
             node_id: i32::try_from(self.id).unwrap(),
@@ -66,20 +76,35 @@ impl Machine {
             },
             shards: 1,
         };
-        let (node, opened) = Node::open(
+        let opened = Node::open(
             self.disk.shared(),
             Path::new("/data"),
             node_settings,
             settings,
-        )
-        .unwrap();
+        );
+        if self.fuse.is_blown() {
+            return None;
+        }
+        let (node, opened) = opened.unwrap();
         self.process = Some(Process {
             node,
             shard: Shard::default(),
             lane: VecDeque::new(),
             wanted: 0,
         });
-        opened
+        Some(opened)
+    }
+
+    /// After so many more calls that change its disk the machine stops; then that much is left of
+    /// what was not synced.
+    pub(super) fn stop_after(&mut self, calls: u64, crash: (u64, CrashModel)) {
+        self.crash = crash;
+        self.fuse.arm(&self.disk, calls.cast_signed());
+    }
+
+    /// Whether the machine has stopped in the middle of a call.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.fuse.is_blown()
     }
 
     pub(super) fn running(&mut self) -> &mut Process {
@@ -93,13 +118,15 @@ impl Machine {
     pub(super) fn kill(&mut self) {
         self.process = None;
         self.disk.clear_faults();
+        self.fuse = Fuse::default();
     }
 
-    /// The power goes, and with it whatever was not synced.
+    /// The power goes, and with it whatever was not synced, unless a test chose otherwise.
     pub(super) fn power_cut(&mut self) {
         self.kill();
         self.hung = false;
-        self.disk.crash(1, &CrashModel::LOSE_ALL);
+        let (seed, model) = self.crash;
+        self.disk.crash(seed, &model);
         self.boots += 1;
     }
 
@@ -178,7 +205,11 @@ impl Machine {
         let process = self.running();
         process.wanted = 0;
         let mut inputs = Vec::new();
-        process.node.flush_once(&mut inputs).unwrap();
+        let flushed = process.node.flush_once(&mut inputs);
+        if self.has_stopped() {
+            return Vec::new();
+        }
+        flushed.unwrap();
         inputs
     }
 }

@@ -13,6 +13,7 @@
 //! | `leaders` | L1 to L5, L7 |
 //! | `recovering` | R1, R2, R2b |
 //! | `replaced` | R3, R4 |
+//! | `stops` | cuts, resets and all else that blocks, with the machine stopping in any call |
 
 mod cluster;
 mod disks;
@@ -23,6 +24,7 @@ mod progress;
 mod recovering;
 mod replaced;
 mod requests;
+mod stops;
 mod views;
 mod wire;
 

@@ -9,8 +9,11 @@ use super::machine::SMALL_ROUND_BYTES;
 use super::wire::Sent;
 
 impl Cluster {
+    /// A tick of a node's clock, where its process runs.
     pub(super) fn tick(&mut self, at: u64) {
-        self.turn(at, vec![Input::Tick]);
+        if self.runs(at) {
+            self.turn(at, vec![Input::Tick]);
+        }
     }
 
     /// One flush round of a node, with the blocking work before it.
@@ -20,11 +23,13 @@ impl Cluster {
             self.produce_to(at, BESIDE, Acks::All, None, &great);
         }
         let inputs = self.machine(at).round();
-        self.turn(at, inputs);
+        if !self.has_stopped(at) {
+            self.turn(at, inputs);
+        }
     }
 
-    /// Until its power goes every round of a node is bulk: another partition's great batch is in each, and
-    /// the next one begins as soon as anybody wants it.
+    /// Until its power goes every round of a node is bulk: another partition's great batch is in each,
+    /// and the next one begins as soon as anybody wants it.
     pub(super) fn make_rounds_great(&mut self, at: u64) {
         self.create_beside(at);
         self.great_rounds.insert(at);

@@ -139,7 +139,7 @@ fn r3_a_restored_disk() {
 }
 
 /// Three voters whose log begins in the middle, and a fourth node with an empty replica.
-fn dropped_head() -> Cluster {
+pub(super) fn dropped_head() -> Cluster {
     let mut cluster = Cluster::of_three(Plan::voters(&ALL).segment_bytes(2048));
     let first = cluster.produce_as_p(A, 0, "of P");
     cluster.run(&ALL);
@@ -171,7 +171,7 @@ fn snapshot_of(sent: &Sent) -> Option<(u64, u64)> {
 }
 
 /// D, which was filled, becomes a voter, leads, and knows what P has sent.
-fn d_is_a_full_member(cluster: &mut Cluster) {
+pub(super) fn d_is_a_full_member(cluster: &mut Cluster) {
     let all = [A, F, C, D];
     cluster.pass(&all, 10);
     assert_eq!(cluster.entries(D), cluster.entries(A));

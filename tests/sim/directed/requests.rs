@@ -36,6 +36,9 @@ impl Cluster {
         let batch = builder.build_mut().unwrap();
         let summary = validate(&batch, &Limits::new(1_000)).unwrap();
         let ticket = self.ticket();
+        if group == GROUP {
+            self.asked.insert(ticket.request, value.to_owned());
+        }
         let produce = Produce {
             ticket,
             acks,
@@ -67,10 +70,7 @@ impl Cluster {
     pub(super) fn produce_acked(&mut self, at: u64, value: &str) -> i64 {
         let request = self.produce(at, value);
         let all = self.nodes();
-        let up: Vec<u64> = all
-            .into_iter()
-            .filter(|at| self.machine(*at).process.is_some())
-            .collect();
+        let up: Vec<u64> = all.into_iter().filter(|at| self.runs(*at)).collect();
         self.run(&up);
         self.acked(request).unwrap()
     }
@@ -83,6 +83,19 @@ impl Cluster {
     /// The offset at which a request was acknowledged.
     pub(super) fn acked(&self, request: u64) -> Option<i64> {
         Some(self.answer(request)?.ok()?.base_offset)
+    }
+
+    /// Every event that was acknowledged, with its offset.
+    pub(super) fn promised(&self) -> Vec<(i64, String)> {
+        let asked = self.asked.iter();
+        asked
+            .filter_map(|(request, value)| {
+                Some((
+                    self.acked(*request)?,
+                    value.trim_end_matches('.').to_owned(),
+                ))
+            })
+            .collect()
     }
 
     /// Asks a node to make sure that it still leads.

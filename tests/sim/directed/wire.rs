@@ -59,7 +59,7 @@ impl Cluster {
         self.wire = staying;
         let count = arriving.len();
         for sent in arriving {
-            if self.machine(sent.to).process.is_some() {
+            if self.runs(sent.to) {
                 self.turn(sent.to, vec![Input::Message(sent.message)]);
             }
         }

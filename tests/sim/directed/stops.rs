@@ -1,0 +1,214 @@
+//! The machine stops in the middle of a call, in every one of them: in a cut (W2, W5), in the reset
+//! behind a snapshot (R4), in the dropping of a head, in a creation (R3), in a start.
+
+use riverrun_replication::conf::Change;
+use riverrun_replication::shard::Input;
+use riverrun_storage::disk::mem::CrashModel;
+
+use super::cluster::{A, C, Cluster, D, E, F, GROUP, Plan};
+use super::replaced::{d_is_a_full_member, dropped_head};
+
+/// Takes the steps as often as there are calls of `at` in them that change its disk, with its
+/// machine stopping in another one each time, and nothing, all and some of what was not synced left.
+/// Then it starts again, and everything must be as if nothing had happened.
+fn stopping(
+    at: u64,
+    begin: impl Fn() -> Cluster,
+    steps: impl Fn(&mut Cluster),
+    then: impl Fn(&mut Cluster),
+) {
+    let mut crashes = vec![(1, CrashModel::LOSE_ALL), (1, CrashModel::KEEP_ALL)];
+    crashes.extend((1..=2).map(|seed| (seed, CrashModel::RANDOM)));
+    for (seed, model) in crashes {
+        let mut calls = 0;
+        loop {
+            // Seen where the test fails.
+            eprintln!("stop after {calls} calls, seed {seed}, {model:?}");
+            let mut cluster = begin();
+            let crash = (seed * 1000 + calls, model);
+            cluster.machine(at).stop_after(calls, crash);
+            steps(&mut cluster);
+            let stopped = !cluster.runs(at);
+            cluster.kill(at);
+            cluster.start(at);
+            is_sound(&mut cluster);
+            then(&mut cluster);
+            if !stopped {
+                assert!(calls > 3, "the steps do nothing");
+                break;
+            }
+            calls += 1;
+        }
+    }
+}
+
+/// Everybody is there, and in time has the same; nothing that was acknowledged is missing.
+fn is_sound(cluster: &mut Cluster) {
+    let all = cluster.nodes();
+    for at in &all {
+        if !cluster.runs(*at) {
+            cluster.start(*at);
+        }
+    }
+    cluster.pass(&all, 40);
+    let leader = cluster.leader().unwrap();
+    cluster.produce_acked(leader, "in the end");
+    cluster.spread(leader, &all);
+    assert_eq!(cluster.out_of_service, [].into());
+    let start = cluster.published(leader).log_start_offset;
+    let events = cluster.consume(leader);
+    for (offset, event) in cluster.promised() {
+        if let Ok(at) = usize::try_from(offset - start) {
+            assert_eq!(events.get(at), Some(&event), "offset {offset}");
+        }
+    }
+    let last = cluster.last_index(leader);
+    for at in all {
+        assert_eq!(cluster.last_index(at), last, "node {at}");
+        let first = cluster.entries(at)[0]
+            .index
+            .max(cluster.entries(leader)[0].index);
+        let from = |entries: Vec<riverrun_storage::LogEntry>| -> Vec<_> {
+            entries
+                .into_iter()
+                .filter(|entry| entry.index >= first)
+                .collect()
+        };
+        assert_eq!(
+            from(cluster.entries(at)),
+            from(cluster.entries(leader)),
+            "node {at}"
+        );
+    }
+}
+
+#[test]
+fn in_a_cut() {
+    for great in [false, true] {
+        let begin = || {
+            let all = [A, F, C, D, E];
+            let mut cluster = Cluster::new(Plan::voters(&all).segment_bytes(1024));
+            cluster.elect(A, &all);
+            cluster.produce_acked(A, "base");
+            cluster.spread(A, &all);
+            // A change and events, over several segments, on A and F only.
+            cluster.change(A, &[Change::AddLearner(9)]);
+            for n in 0..6 {
+                if great {
+                    cluster.produce_great(A, &format!("great {n}"));
+                } else {
+                    cluster.produce(A, &format!("{n:x<300}"));
+                }
+            }
+            cluster.run_only(&[A, F], |sent| !sent.is_acknowledgement());
+            cluster.kill(A);
+            cluster.lose(|_| true);
+            cluster.elect(C, &[C, D, E]);
+            cluster
+        };
+        let steps = |cluster: &mut Cluster| {
+            let request = cluster.produce(C, "small");
+            cluster.pass(&[F, C, D, E], 4);
+            cluster.produce_great(C, "great");
+            cluster.pass(&[F, C, D, E], 4);
+            assert!(cluster.acked(request).is_some());
+        };
+        stopping(F, begin, steps, |_| {});
+    }
+}
+
+#[test]
+fn in_a_reset_behind_a_snapshot() {
+    let begin = || {
+        let mut cluster = dropped_head();
+        cluster.change(A, &[Change::AddLearner(D)]);
+        cluster.run(&[A, F, C]);
+        cluster
+    };
+    let steps = |cluster: &mut Cluster| {
+        let all = [A, F, C, D];
+        cluster.pass(&all, 6);
+        cluster.produce_acked(A, "behind it");
+        cluster.pass(&all, 4);
+    };
+    stopping(D, begin, steps, d_is_a_full_member);
+}
+
+#[test]
+fn in_the_dropping_of_a_head() {
+    let all = [A, F, C];
+    let begin = || {
+        let mut cluster = Cluster::of_three(Plan::voters(&all).segment_bytes(1024));
+        cluster.produce_as_p(A, 0, "of P");
+        for n in 0..8 {
+            cluster.produce_acked(A, &format!("{n:x<300}"));
+        }
+        cluster.spread(A, &all);
+        cluster
+    };
+    let steps = |cluster: &mut Cluster| {
+        let group = GROUP;
+        let keep_from = cluster.last_index(F) - 2;
+        cluster.turn(F, vec![Input::DropHead { group, keep_from }]);
+        cluster.pass(&all, 3);
+        cluster.produce_acked(A, "behind it");
+    };
+    stopping(F, begin, steps, |cluster| {
+        // What P has sent lies in the head that is gone.
+        cluster.kill(A);
+        cluster.cut_off(A);
+        cluster.elect(F, &[F, C]);
+        let again = cluster.produce_as_p(F, 0, "of P");
+        let next = cluster.produce_as_p(F, 1, "next of P");
+        cluster.run(&[F, C]);
+        assert_eq!(cluster.acked(again), Some(1));
+        assert!(cluster.acked(next).is_some());
+    });
+}
+
+#[test]
+fn in_a_creation() {
+    let begin = || {
+        let mut cluster = Cluster::of_three(Plan::voters(&[A, F, C]));
+        cluster.add_node(D);
+        cluster.change(A, &[Change::AddLearner(D)]);
+        cluster.run(&[A, F, C]);
+        cluster
+    };
+    let steps = |cluster: &mut Cluster| {
+        cluster.order(D, D);
+        cluster.pass(&[A, F, C, D], 6);
+    };
+    stopping(D, begin, steps, |_| {});
+}
+
+#[test]
+fn in_a_start() {
+    let all = [A, F, C];
+    for caching in [false, true] {
+        let begin = || {
+            let mut plan = Plan::voters(&all).segment_bytes(1024);
+            if caching {
+                plan = plan.caching();
+            }
+            let mut cluster = Cluster::of_three(plan);
+            for n in 0..4 {
+                cluster.produce(A, &format!("{n:x<300}"));
+                cluster.run(&all);
+            }
+            cluster.produce_great(A, "great");
+            cluster.pass(&all, 3);
+            cluster.produce(A, "last");
+            cluster.run(&[A, C]);
+            // F has it written, and not flushed.
+            cluster.deliver(|sent| sent.to == F);
+            cluster.kill(F);
+            cluster
+        };
+        let steps = |cluster: &mut Cluster| {
+            cluster.start(F);
+            cluster.pass(&all, 4);
+        };
+        stopping(F, begin, steps, |_| {});
+    }
+}
