@@ -839,6 +839,40 @@ fn claims_without_bytes_cost_nothing() {
     broker.stop();
 }
 
+/// A claim that nothing comes of holds memory only until somebody else wants it.
+#[test]
+fn silent_claims_give_way_to_who_sends() {
+    let broker = Broker::with(|config| {
+        config.request_memory_bytes = 32 << 20;
+        config.max_request_bytes = 16 << 20;
+    });
+    let mut client = broker.client();
+    client.create("large", 1, &[("max.message.bytes", "10000000")]);
+    let mut claims: Vec<_> = (0..3)
+        .map(|_| {
+            let mut claim = broker.client();
+            claim.write(&(12_u32 << 20).to_be_bytes());
+            claim.write(&[0; 100]);
+            claim
+        })
+        .collect();
+    let begun = std::time::Instant::now();
+    let row = client.produce("large", batch(&[&vec![9_u8; 5 << 20]]).freeze());
+    assert_eq!(row.error_code, 0, "{:?}", row.error_message);
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(20),
+        "waited for as long as a claim may take: {:?}",
+        begun.elapsed()
+    );
+    let closed = claims
+        .iter_mut()
+        .map(Client::is_closed)
+        .filter(|closed| *closed)
+        .count();
+    assert!(closed > 0, "no claim was closed");
+    broker.stop();
+}
+
 #[test]
 fn an_address_that_others_can_reach_is_refused() {
     let tokio = tokio::runtime::Runtime::new().unwrap();

@@ -585,9 +585,13 @@ impl World {
             let Some(wanted) = self.members_wanted(group) else {
                 continue;
             };
-            self.operator
-                .lost
-                .retain(|(of, replica), _| *of != group || wanted.contains(replica));
+            let learner = self.groups.get(&group).and_then(|place| {
+                let (_, learner) = self.operator.learners.get(place)?;
+                *learner
+            });
+            self.operator.lost.retain(|(of, replica), _| {
+                *of != group || wanted.contains(replica) || learner == Some(*replica)
+            });
             for node in 0..self.hosts.len() {
                 let Some(handle) = self.process(node).and_then(|p| p.node.handle(group)) else {
                     continue;

@@ -965,6 +965,15 @@ impl World {
 
     fn answer(&mut self, answer: &Answer) {
         let now = self.clock.now_us();
+        let committed = &self.invariants.committed;
+        if let Some(batch) = self.history.batch_mut(answer.batch)
+            && committed
+                .log(batch.group)
+                .is_some_and(|log| log.forked_term() > 0)
+        {
+            // The copy that was acknowledged before may be what was lost within the promise.
+            batch.acked = None;
+        }
         let Some(client) = self.clients.get_mut(answer.client) else {
             return;
         };

@@ -108,10 +108,14 @@ impl Config {
             first_byte: self.first_byte,
             idle: self.max_idle,
             frame: self.frame,
+            held: HELD,
             stall: self.stall,
         }
     }
 }
+
+/// A client on a bad line is silent for as long as it takes to send a lost packet a few times.
+const HELD: Duration = Duration::from_secs(2);
 
 fn size(value: &str, least: usize) -> Result<usize, String> {
     number(value, least..=i32::MAX as usize)

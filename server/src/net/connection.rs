@@ -26,8 +26,8 @@ use tracing::{debug, info};
 use super::answer::{Answer, Socket};
 use super::answers::{Answers, Pumped};
 use super::burst;
-use super::frames::{Assembler, Frame};
-use super::memory::Lease;
+use super::frames::{Assembler, Frame, Unfinished};
+use super::memory::{Lease, SMALL_BYTES};
 use crate::broker::Broker;
 use crate::kafka::fetch::Parked;
 use crate::kafka::produce::Outstanding;
@@ -70,9 +70,11 @@ pub(crate) struct Deadlines {
     pub(crate) first_byte: Duration,
     /// Between requests.
     pub(crate) idle: Duration,
-    /// For the rest of a frame that has begun, besides the time its length takes at
+    /// For the rest of a frame that has begun, besides the time that what has come of it takes at
     /// [`SLOWEST_BYTES_PER_S`].
     pub(crate) frame: Duration,
+    /// For any byte of a large frame while others wait for the memory that it holds.
+    pub(crate) held: Duration,
     /// For the socket to take anything of an answer.
     pub(crate) stall: Duration,
 }
@@ -414,6 +416,14 @@ impl Task<'_> {
         } else {
             SCRATCH
                 .with_borrow_mut(|scratch| {
+                    // What comes behind a body without memory is kept: nothing but its length does
+                    // while memory is short.
+                    let most = if broker.budget().is_short() {
+                        assembler.missing_of_length()
+                    } else {
+                        scratch.len()
+                    };
+                    let scratch = scratch.get_mut(..most).unwrap_or_default();
                     let read = connection.stream.try_read(scratch)?;
                     Ok(assembler
                         .feed(
@@ -501,17 +511,41 @@ impl Task<'_> {
             return since + deadlines.stall;
         }
         match (self.frame_since, self.assembler.unfinished()) {
-            (Some(since), Some(len)) => {
-                since + deadlines.frame + Duration::from_secs(len as u64 / SLOWEST_BYTES_PER_S)
+            (Some(since), Some(frame)) => {
+                // Looked at again and again, as others may come to want what it holds.
+                let over = self.frame_is_over(since, frame);
+                if frame.claimed > SMALL_BYTES {
+                    over.min(Instant::now() + deadlines.held)
+                } else {
+                    over
+                }
             }
             _ if self.heard_anything => self.heard_at + deadlines.idle,
             _ => self.heard_at + deadlines.first_byte,
         }
     }
 
+    /// When a frame that began then has had all its time: what has come of it counts, not its claim.
+    fn frame_is_over(&self, since: Instant, frame: Unfinished) -> Instant {
+        let taken = Duration::from_secs(frame.received as u64 / SLOWEST_BYTES_PER_S);
+        since + self.deadlines().frame + taken
+    }
+
+    /// Whether the frame that is being read holds memory that others wait for, and nothing comes of it.
+    fn holds_back_others(&self, now: Instant) -> bool {
+        self.assembler
+            .unfinished()
+            .is_some_and(|frame| frame.claimed > SMALL_BYTES)
+            && self.broker.budget().large_is_wanted()
+            && now >= self.heard_at + self.deadlines().held
+    }
+
     fn expire(&mut self) -> Result<(), Ended> {
         let now = Instant::now();
         self.answer_parked(Some(now));
+        if self.blocked_since.is_none() && self.holds_back_others(now) {
+            return Err(Ended::Silent("it holds memory that others wait for"));
+        }
         if now < self.silent_until() {
             return Ok(());
         }

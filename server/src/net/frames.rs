@@ -169,14 +169,37 @@ impl Assembler {
         }
     }
 
-    /// Length of the frame that has begun and is not whole, or `None` between frames.
-    pub(crate) fn unfinished(&self) -> Option<usize> {
+    /// What is there of the frame that has begun and is not whole, or `None` between frames.
+    pub(crate) fn unfinished(&self) -> Option<Unfinished> {
         match (&self.body, self.wanted) {
-            (Some(body), _) => Some(body.len),
-            (None, Some(len)) => Some(len),
-            (None, None) => (self.length_bytes > 0).then_some(0),
+            (Some(body), _) => Some(Unfinished {
+                claimed: body.len,
+                received: body.buf.len(),
+            }),
+            (None, Some(claimed)) => Some(Unfinished {
+                claimed,
+                received: 0,
+            }),
+            (None, None) => (self.length_bytes > 0).then_some(Unfinished {
+                claimed: 0,
+                received: 0,
+            }),
         }
     }
+
+    /// Bytes of the length that is to come next: all that may be read while memory is short.
+    pub(crate) fn missing_of_length(&self) -> usize {
+        self.length.len() - self.length_bytes
+    }
+}
+
+/// A frame that has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unfinished {
+    /// The length that the client announced.
+    pub(crate) claimed: usize,
+    /// What has come of it.
+    pub(crate) received: usize,
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! large bodies and is slow to send them holds back only others of its kind.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -18,6 +19,24 @@ pub(crate) const SMALL_BYTES: usize = 64 << 10;
 pub(crate) struct Budget {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
+    /// Who waits for the part for large bodies.
+    waiting_for_large: AtomicUsize,
+}
+
+/// Counts one that waits, however its waiting ends.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A reservation, given back when dropped.
@@ -35,7 +54,18 @@ impl Budget {
         Self {
             small: Arc::new(Semaphore::new(small.div_ceil(UNIT_BYTES))),
             large: Arc::new(Semaphore::new(large.div_ceil(UNIT_BYTES))),
+            waiting_for_large: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether somebody waits for memory that a large body holds.
+    pub(crate) fn large_is_wanted(&self) -> bool {
+        self.waiting_for_large.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether so little is left that a full read might have to be kept outside the budget.
+    pub(crate) fn is_short(&self) -> bool {
+        self.small.available_permits() < SMALL_BYTES / UNIT_BYTES
     }
 
     fn part(&self, bytes: usize) -> (&Arc<Semaphore>, u32) {
@@ -62,6 +92,7 @@ impl Budget {
     /// Waits for a reservation, first come first served.
     pub(crate) async fn reserve(&self, bytes: usize) -> Lease {
         let (part, units) = self.part(bytes);
+        let _waits = (bytes > SMALL_BYTES).then(|| Waits::begin(&self.waiting_for_large));
         // The semaphores are never closed, so the only outcome is a permit.
         Lease(Arc::clone(part).acquire_many_owned(units).await.ok())
     }

@@ -133,6 +133,20 @@ impl Client {
         Some(frame.into())
     }
 
+    /// Whether the broker has closed the connection by now.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        let before = self.stream.read_timeout().unwrap();
+        self.stream
+            .set_read_timeout(Some(std::time::Duration::from_millis(10)))
+            .unwrap();
+        let closed = match self.stream.read(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(e) => e.kind() != std::io::ErrorKind::WouldBlock,
+        };
+        self.stream.set_read_timeout(before).unwrap();
+        closed
+    }
+
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         // The broker may have closed the connection; whoever calls this looks at what it answered.
         let _ = self.stream.write_all(bytes);
