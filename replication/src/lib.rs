@@ -8,6 +8,7 @@
 //! * `message` what replicas say to each other
 //! * `shard` a set of groups and its turn
 //! * `mailbox` a state machine behind a lock that nobody waits for
+//! * `lane` the way of a group's writes to its files, in the turn or through a writer thread
 //! * `node` the node store and the logs: carries effects out, for the runner and the simulator alike
 //! * `runtime` shards, mailboxes and the node, as the server uses them
 //! * `controller` the cluster's metadata as a state machine
@@ -23,6 +24,7 @@ pub mod config;
 pub mod controller;
 pub mod group;
 mod handshake;
+pub mod lane;
 mod logger;
 pub mod mailbox;
 pub mod message;

@@ -2,9 +2,12 @@
 //! carries out what turns decide. The server's runtime and the simulator drive the same code; what
 //! blocks is split in a beginning and an end, so that the simulator can put time between them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use raft::eraftpb::ConfState;
@@ -21,7 +24,9 @@ use uuid::Uuid;
 use crate::api::{Published, Role};
 use crate::conf;
 use crate::config::{GroupConfig, GroupSettings};
+use crate::controller::Checkpoints;
 use crate::group::{Boot, BootError, FlushItem, Group, Op};
+use crate::lane::{Entered, Lane, Work};
 use crate::partition::{Partition, PartitionBoot, PartitionHandle};
 use crate::shard::Input;
 
@@ -29,6 +34,11 @@ use crate::shard::Input;
 pub const CONTROLLER_DIR: &str = "__cluster_metadata-0";
 /// The controller's group.
 pub const CONTROLLER_GROUP: u64 = 0;
+
+/// A write that takes longer than this in a turn sends the group's next ones to writer threads: the
+/// kernel makes writers wait when too many pages are dirty, and then for milliseconds. A write into
+/// the page cache takes some tens of microseconds, so what is quick never gets there by itself.
+const SLOW_WRITE: Duration = Duration::from_millis(1);
 
 /// What a replica's directory is called in the data directory.
 #[must_use]
@@ -124,8 +134,10 @@ struct Files {
     dir: PathBuf,
     identity: LogIdentity,
     log: Mutex<Log>,
-    /// Writes that found no room, in order; nothing is appended past them.
-    backlog: Mutex<VecDeque<Vec<LogEntry>>>,
+    /// Writes and other work on the files, in order; nothing is written past what waits in it.
+    lane: Lane<Vec<LogEntry>, Op>,
+    /// The replica was removed: nothing may be written any more.
+    gone: AtomicBool,
     sync: Arc<LogSync>,
     handle: PartitionHandle,
 }
@@ -134,6 +146,15 @@ struct Files {
 struct Wanted {
     items: Vec<FlushItem>,
     ops: Vec<(u64, Op)>,
+}
+
+impl From<Input> for Wrote {
+    fn from(input: Input) -> Self {
+        Self {
+            input: Some(input),
+            writer: false,
+        }
+    }
 }
 
 /// One node's storage.
@@ -149,6 +170,18 @@ pub struct Node {
     wanted: Mutex<Wanted>,
     /// Held over a whole round: a creation waits for the flusher's round and the other way round.
     round: Mutex<()>,
+    /// A write found no room since the last look.
+    any_full: AtomicBool,
+}
+
+/// What became of a write.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Wrote {
+    /// The input that tells of it, if it was carried out.
+    pub input: Option<Input>,
+    /// A writer has to be started for the group: its lane has work and nobody is at it.
+    pub writer: bool,
 }
 
 /// A flush round that was begun.
@@ -168,6 +201,21 @@ impl Node {
         data: &Path,
         settings: NodeSettings,
         group_settings: impl Fn(&LogIdentity) -> GroupSettings,
+    ) -> Result<(Self, Opened), OpenError> {
+        Self::open_after(disk, data, settings, group_settings, |_, _| Ok(()))
+    }
+
+    /// The same; `controller` sees group 0 before the settings of any other group are asked for, so
+    /// that what its log says of them can be answered.
+    ///
+    /// # Errors
+    /// As [`Node::open`], and where `controller` fails.
+    pub fn open_after(
+        disk: Arc<dyn Disk>,
+        data: &Path,
+        settings: NodeSettings,
+        group_settings: impl Fn(&LogIdentity) -> GroupSettings,
+        controller: impl FnOnce(&Self, &PartitionHandle) -> Result<(), OpenError>,
     ) -> Result<(Self, Opened), OpenError> {
         let boot = StoreBoot {
             kernel_boot_id: settings.kernel_boot_id.clone(),
@@ -195,6 +243,7 @@ impl Node {
             files: RwLock::default(),
             wanted: Mutex::default(),
             round: Mutex::new(()),
+            any_full: AtomicBool::new(false),
         };
         let mut opened = Opened {
             partitions: Vec::new(),
@@ -206,6 +255,8 @@ impl Node {
         if unclean_power_loss {
             node.note_short(&mut groups)?;
         }
+        let mut controller = Some(controller);
+        // Group 0 is the first of them.
         for record in groups.into_values() {
             let identity = record.identity.clone();
             tracing::debug!(
@@ -216,7 +267,14 @@ impl Node {
                 "what the node store knows"
             );
             match node.open_group(&record, group_settings(&identity)) {
-                Ok(partition) => opened.partitions.push(partition),
+                Ok(partition) => {
+                    if identity.group == CONTROLLER_GROUP
+                        && let Some(controller) = controller.take()
+                    {
+                        controller(&node, &partition.handle)?;
+                    }
+                    opened.partitions.push(partition);
+                }
                 Err(error) => {
                     tracing::error!(group = identity.group, %error, "a partition is out of service");
                     opened.refused.push(Refused { identity, error });
@@ -274,6 +332,12 @@ impl Node {
     #[must_use]
     pub fn store(&self) -> &NodeStore {
         &self.store
+    }
+
+    /// The images of the controller beside group 0's log.
+    #[must_use]
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(self.disk.clone(), self.data.join(CONTROLLER_DIR))
     }
 
     fn directory_of(&self, identity: &LogIdentity) -> PathBuf {
@@ -369,7 +433,8 @@ impl Node {
             dir,
             identity: identity.clone(),
             log: Mutex::new(log),
-            backlog: Mutex::default(),
+            lane: Lane::default(),
+            gone: AtomicBool::new(false),
             sync,
             handle: handle.clone(),
         };
@@ -462,6 +527,10 @@ impl Node {
             wanted.items.retain(|i| i.group != group);
             wanted.ops.retain(|(g, _)| *g != group);
         }
+        // A writer that is at it ends before its files go; the next one finds that they are gone.
+        files.gone.store(true, Ordering::SeqCst);
+        files.lane.clear();
+        drop(files.log.lock());
         self.round_of(vec![RoundItem {
             group,
             removed: true,
@@ -515,23 +584,67 @@ impl Node {
     /// Carries a write out; gives the input that tells of it. Where there is no room the rest waits
     /// for [`Node::retry`], and the group is told.
     pub fn write(&self, group: u64, entries: Vec<LogEntry>) -> Option<Input> {
-        let files = self.files_of(group)?;
-        let mut backlog = files.backlog.lock();
-        if !backlog.is_empty() {
-            backlog.push_back(entries);
-            return None;
+        self.write_timed(group, entries, || Duration::ZERO).input
+    }
+
+    /// Carries a write out at once, or leaves it to a writer where the last one was slow or others
+    /// wait. `now` is a clock that never goes back.
+    pub fn write_timed(
+        &self,
+        group: u64,
+        entries: Vec<LogEntry>,
+        now: impl Fn() -> Duration,
+    ) -> Wrote {
+        let Some(files) = self.files_of(group) else {
+            return Wrote::default();
+        };
+        match files.lane.enter(entries) {
+            Entered::Now(entries) => {
+                let append = || self.append(&files, entries, now);
+                let input = catch_unwind(AssertUnwindSafe(append));
+                // The lane is let go in any case, or nothing would ever be written after a panic.
+                let writer = files.lane.leave();
+                let input = input.unwrap_or_else(|panic| resume_unwind(panic));
+                Wrote { input, writer }
+            }
+            Entered::Writer => Wrote {
+                input: None,
+                writer: true,
+            },
+            Entered::Queued => Wrote::default(),
         }
-        Self::append(&files, &mut backlog, entries)
+    }
+
+    /// The next piece of work in a group's lane, for the writer that was started; none ends its
+    /// work. Blocks.
+    pub fn write_next(&self, group: u64, now: impl Fn() -> Duration) -> Option<Option<Input>> {
+        let files = self.files_of(group)?;
+        Some(match files.lane.next()? {
+            Work::Write(entries) => self.append(&files, entries, now),
+            Work::Aside(op) => self.run_op(group, &op),
+        })
     }
 
     fn append(
+        &self,
         files: &Files,
-        backlog: &mut VecDeque<Vec<LogEntry>>,
         mut entries: Vec<LogEntry>,
+        now: impl Fn() -> Duration,
     ) -> Option<Input> {
         let group = files.identity.group;
         let through = entries.last()?.index;
-        match files.log.lock().append(&entries) {
+        let began = now();
+        let appended = {
+            let mut log = files.log.lock();
+            if files.gone.load(Ordering::SeqCst) {
+                return None;
+            }
+            log.append(&entries)
+        };
+        files
+            .lane
+            .note_speed(now().saturating_sub(began) > SLOW_WRITE);
+        match appended {
             Ok(appended) => Some(Input::Written {
                 group,
                 through,
@@ -539,7 +652,8 @@ impl Node {
             }),
             Err(LogError::Full { last_index, .. }) => {
                 entries.retain(|e| e.index > last_index);
-                backlog.push_front(entries);
+                files.lane.put_back(entries);
+                self.any_full.store(true, Ordering::SeqCst);
                 Some(Input::Full { group })
             }
             Err(error) => {
@@ -552,23 +666,40 @@ impl Node {
         }
     }
 
-    /// Tries again what found no room.
+    /// The groups whose writes found no room and are to be tried again now: a writer has to be
+    /// started for each.
+    #[must_use]
+    pub fn retry_full(&self) -> Vec<u64> {
+        if !self.any_full.swap(false, Ordering::SeqCst) {
+            return Vec::new();
+        }
+        let files = self.files.read();
+        let full = files.iter().filter(|(_, files)| files.lane.retry());
+        full.map(|(group, _)| *group).collect()
+    }
+
+    /// Tries again what found no room, here and now.
     pub fn retry(&self) -> Vec<Input> {
-        let files: Vec<Arc<Files>> = self.files.read().values().cloned().collect();
         let mut inputs = Vec::new();
-        for files in files {
-            let mut backlog = files.backlog.lock();
+        for group in self.retry_full() {
             // Each write is told of by itself: the group counts those that are under way.
-            while let Some(entries) = backlog.pop_front() {
-                let input = Self::append(&files, &mut backlog, entries);
-                let done = matches!(input, Some(Input::Written { .. }));
+            while let Some(input) = self.write_next(group, || Duration::ZERO) {
                 inputs.extend(input);
-                if !done {
-                    break;
-                }
             }
         }
         inputs
+    }
+
+    /// Waits until the writers have carried out what they were started for. Blocks; for closing.
+    pub fn finish_writes(&self) {
+        let files: Vec<Arc<Files>> = self.files.read().values().cloned().collect();
+        for files in files {
+            while !files.lane.is_idle() {
+                // Whoever is at it holds the log for most of the time.
+                drop(files.log.lock());
+                std::thread::yield_now();
+            }
+        }
     }
 
     /// A group is out of service: what it wanted is forgotten, and the WAL no longer waits for its
@@ -583,6 +714,7 @@ impl Node {
                 self.store.poison(group);
             }
             files.sync.poison();
+            files.lane.clear();
         }
         self.store.fence(group);
     }
@@ -769,15 +901,29 @@ impl Node {
         Ok(())
     }
 
-    /// One round of a flusher thread: blocking work, a round, a checkpoint where one is due. Blocks.
+    /// One round of a flusher thread: blocking work, a round, a checkpoint where one is due. Work on
+    /// files that a writer is at is left to it, so that one file's disk never holds back the rounds.
+    /// `writers` gets the groups for which one has to be started. Blocks.
     ///
     /// # Errors
     /// Where the WAL fails, which ends the process (I10).
-    pub fn flush_once(&self, inputs: &mut Vec<Input>) -> Result<bool, NodeError> {
+    pub fn flush_once(
+        &self,
+        inputs: &mut Vec<Input>,
+        writers: &mut Vec<u64>,
+    ) -> Result<bool, NodeError> {
         let ops = self.take_ops();
         let mut any = !ops.is_empty();
         for (group, op) in ops {
-            inputs.extend(self.run_op(group, &op));
+            let Some(files) = self.files_of(group) else {
+                continue;
+            };
+            if let Entered::Now(op) = files.lane.enter_aside(op) {
+                inputs.extend(self.run_op(group, &op));
+                if files.lane.leave() {
+                    writers.push(group);
+                }
+            }
         }
         let _one = self.round.lock();
         if let Some(round) = self.begin_round()? {

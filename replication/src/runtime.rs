@@ -3,11 +3,14 @@
 //! No thread lives here. Whoever posts runs the shard ([`Runtime::run`]); one flusher thread of the
 //! server loops over [`Runtime::flush_once`]; a ticker calls [`Runtime::tick`]. Effects are carried
 //! out in turn order while the shard's lock is held, and never start a turn: what they lead to is
-//! taken by the next round of the same holder (M3).
+//! taken by the next round of the same holder (M3). A group whose writes are slow has them carried
+//! out by a writer thread instead ([`Runtime::write_once`]), in the same order, until they are quick.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use riverrun_storage::node::NodeError;
 use riverrun_storage::{Disk, EntryKind, LogIdentity};
@@ -15,9 +18,10 @@ use uuid::Uuid;
 
 use crate::api::{CommittedBatch, Produce, ProduceError, ProduceOutcome, Published, Ticket};
 use crate::config::GroupSettings;
+use crate::controller::Found;
 use crate::mailbox::{Mailbox, Ran};
 use crate::message::PeerMessage;
-use crate::node::{CONTROLLER_GROUP, GroupOrder, Node, NodeSettings, OpenError, Refused};
+use crate::node::{GroupOrder, Node, NodeSettings, OpenError, Refused};
 use crate::partition::PartitionHandle;
 use crate::shard::{Effect, Input, Shard};
 
@@ -33,12 +37,19 @@ pub trait Host: Send + Sync {
     fn confirmed(&self, ticket: Ticket, result: Result<Published, ProduceError>);
     /// What is published of a partition changed: look at its parked fetches.
     fn advanced(&self, partition: &PartitionHandle);
+    /// An image of the controller was found beside group 0's log; what follows it is committed.
+    fn restored(&self, found: Found);
     /// A command batch of the controller's group is committed.
     fn committed(&self, batch: CommittedBatch);
     /// The flusher has work.
     fn flush_wanted(&self);
     /// Run this shard again from a task of its own: its holder has done its share.
     fn run_later(&self, shard: usize);
+    /// Call [`Runtime::write_once`] for the group until it has no more, on a thread that may block:
+    /// its writes are slow.
+    fn write_later(&self, group: u64);
+    /// The time since some fixed moment, of a clock that never goes back: how long a write took.
+    fn now(&self) -> Duration;
     /// A message for another node's replica.
     fn send(&self, message: PeerMessage);
     /// A partition is out of service on this node.
@@ -71,8 +82,8 @@ pub struct OpenReport {
 }
 
 impl<H: Host> Runtime<H> {
-    /// Opens a data directory. Committed commands of the controller's group are given to the host
-    /// before this returns; nothing else is.
+    /// Opens a data directory. The controller's newest image and the committed commands behind it are
+    /// given to the host before the settings of other groups are asked for; nothing else is.
     ///
     /// # Errors
     /// Where the node store cannot be opened.
@@ -84,7 +95,8 @@ impl<H: Host> Runtime<H> {
         host: Arc<H>,
     ) -> Result<(Self, OpenReport), OpenError> {
         let shard_count = settings.shards.max(1);
-        let (node, opened) = Node::open(disk, data, settings, group_settings)?;
+        let replay = |node: &Node, handle: &PartitionHandle| replay(node, handle, &*host);
+        let (node, opened) = Node::open_after(disk, data, settings, group_settings, replay)?;
         let runtime = Self {
             node,
             shards: (0..shard_count)
@@ -95,9 +107,6 @@ impl<H: Host> Runtime<H> {
             flusher_wakes: AtomicU64::new(0),
         };
         for partition in opened.partitions {
-            if partition.id() == CONTROLLER_GROUP {
-                runtime.replay(&partition.handle)?;
-            }
             runtime.add(partition);
         }
         let report = OpenReport {
@@ -112,30 +121,6 @@ impl<H: Host> Runtime<H> {
     fn add(&self, partition: crate::partition::Partition) {
         let shard = partition.handle.shard();
         self.post(shard, Input::Add(Box::new(partition)));
-    }
-
-    /// Gives the host what was committed before this start.
-    fn replay(&self, handle: &PartitionHandle) -> Result<(), OpenError> {
-        let reader = handle.reader();
-        let committed = handle.published().high_watermark;
-        let mut index = reader.first_index();
-        while index <= reader.last_index() {
-            let entries = reader.entries(index, reader.last_index() + 1, 1 << 20)?;
-            for entry in &entries {
-                if entry.kind == EntryKind::Data && entry.next_offset() <= committed {
-                    self.host.committed(CommittedBatch {
-                        group: handle.group(),
-                        index: entry.index,
-                        batch: entry.payload.clone(),
-                    });
-                }
-            }
-            match entries.last() {
-                Some(last) => index = last.index + 1,
-                None => break,
-            }
-        }
-        Ok(())
     }
 
     /// The node under the shards.
@@ -285,7 +270,16 @@ impl<H: Host> Runtime<H> {
         let mut flush = false;
         for effect in effects {
             match effect {
-                Effect::Write { group, entries } => inputs.extend(self.node.write(group, entries)),
+                Effect::Write { group, entries } => {
+                    let now = || self.host.now();
+                    let write = || self.node.write_timed(group, entries, now);
+                    let wrote = catch_unwind(AssertUnwindSafe(write))
+                        .unwrap_or_else(|_| write_panicked(group).into());
+                    inputs.extend(wrote.input);
+                    if wrote.writer {
+                        self.host.write_later(group);
+                    }
+                }
                 Effect::Flush(item) => {
                     self.node.want_flush(item);
                     flush = true;
@@ -319,9 +313,8 @@ impl<H: Host> Runtime<H> {
 
     /// A tick of time for every group.
     pub fn tick(&self) {
-        let retried = self.node.retry();
-        if !retried.is_empty() {
-            self.deliver(retried);
+        for group in self.node.retry_full() {
+            self.host.write_later(group);
         }
         for shard in 0..self.shards.len() {
             self.post(shard, Input::Tick);
@@ -335,7 +328,11 @@ impl<H: Host> Runtime<H> {
     /// Where the WAL fails: the process must end (I10).
     pub fn flush_once(&self) -> Result<bool, NodeError> {
         let mut inputs = Vec::new();
-        let any = self.node.flush_once(&mut inputs)?;
+        let mut writers = Vec::new();
+        let any = self.node.flush_once(&mut inputs, &mut writers)?;
+        for group in writers {
+            self.host.write_later(group);
+        }
         if !inputs.is_empty() {
             self.deliver(inputs);
         }
@@ -348,6 +345,22 @@ impl<H: Host> Runtime<H> {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// The body of a writer's loop: one piece of the work that waits in a group's lane; false where
+    /// there is none. It is reported before the next one begins, and before the lane is let go.
+    /// Blocks.
+    pub fn write_once(&self, group: u64) -> bool {
+        let next = || self.node.write_next(group, || self.host.now());
+        let input = match catch_unwind(AssertUnwindSafe(next)) {
+            Ok(None) => return false,
+            Ok(Some(input)) => input,
+            Err(_) => Some(write_panicked(group)),
+        };
+        if let Some(input) = input {
+            self.deliver(vec![input]);
+        }
+        true
     }
 
     /// Posts completions to their shards, then runs those.
@@ -385,7 +398,57 @@ impl<H: Host> Runtime<H> {
     /// Where the disk refuses.
     pub fn close(&self) -> Result<(), NodeError> {
         self.run_all();
+        self.node.finish_writes();
         while self.flush_once()? {}
+        self.node.finish_writes();
         self.node.close()
+    }
+}
+
+/// Gives the host what was committed before this start: the newest image, and what came after it.
+fn replay<H: Host>(node: &Node, handle: &PartitionHandle, host: &H) -> Result<(), OpenError> {
+    let reader = handle.reader();
+    let committed = handle.published().high_watermark;
+    let mut index = reader.first_index();
+    let found = node
+        .checkpoints()
+        .load(reader)
+        .map_err(|source| OpenError::Io {
+            what: "list the images of the cluster's state",
+            source,
+        })?;
+    if let Some(found) = found {
+        let offset = found.controller.image().next_offset;
+        // It may be newer than the stored commit index, never than the log.
+        index = reader
+            .index_of_offset(offset)
+            .unwrap_or(reader.last_index() + 1);
+        tracing::info!(offset, "the cluster's state was read from an image");
+        host.restored(found);
+    }
+    while index <= reader.last_index() {
+        let entries = reader.entries(index, reader.last_index() + 1, 1 << 20)?;
+        for entry in &entries {
+            if entry.kind == EntryKind::Data && entry.next_offset() <= committed {
+                host.committed(CommittedBatch {
+                    group: handle.group(),
+                    index: entry.index,
+                    batch: entry.payload.clone(),
+                });
+            }
+        }
+        match entries.last() {
+            Some(last) => index = last.index + 1,
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// An assertion about the entries or the files failed: that group is out of service, no other.
+fn write_panicked(group: u64) -> Input {
+    Input::Failed {
+        group,
+        why: "a write panicked".to_owned(),
     }
 }

@@ -1,4 +1,5 @@
-//! The locks of the mailbox. Its loom model (tests/loom) compiles `mailbox.rs` over loom's instead.
+//! The locks of the mailbox and the lanes. Their loom models compile `mailbox.rs` and `lane.rs` over
+//! loom's instead.
 
 pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
 

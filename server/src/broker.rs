@@ -17,6 +17,7 @@ use tracing::error;
 use uuid::Uuid;
 
 use crate::catalog::{Catalog, ChangeError};
+use crate::checkpointer::Checkpointer;
 use crate::config::Config;
 use crate::error;
 use crate::founding;
@@ -43,6 +44,7 @@ pub(crate) struct Broker {
     refused_log: RefusedLog,
     topics: Topics,
     catalog: Catalog,
+    checkpointer: Checkpointer,
     internal: Internal,
     runtime: OnceLock<Runtime<Hooks>>,
     cluster_id: OnceLock<(Uuid, String)>,
@@ -83,13 +85,15 @@ impl Broker {
     pub(crate) fn new(config: Config) -> Self {
         let budget = Budget::new(config.request_memory_bytes, config.max_request_bytes);
         let (seed, _) = Uuid::new_v4().as_u64_pair();
+        let catalog = Catalog::new(config.controller_checkpoint_bytes);
         Self {
             config,
             budget,
             connections: Connections::default(),
             refused_log: RefusedLog::default(),
             topics: Topics::default(),
-            catalog: Catalog::new(),
+            catalog,
+            checkpointer: Checkpointer::default(),
             internal: Internal::default(),
             runtime: OnceLock::new(),
             cluster_id: OnceLock::new(),
@@ -130,6 +134,10 @@ impl Broker {
         &self.catalog
     }
 
+    pub(crate) fn checkpointer(&self) -> &Checkpointer {
+        &self.checkpointer
+    }
+
     pub(crate) fn internal(&self) -> &Internal {
         &self.internal
     }
@@ -145,6 +153,11 @@ impl Broker {
     #[expect(clippy::expect_used, reason = "see Panics")]
     pub(crate) fn runtime(&self) -> &Runtime<Hooks> {
         self.runtime.get().expect("the data directory is open")
+    }
+
+    /// Whether the data directory has been opened.
+    pub(crate) fn is_open(&self) -> bool {
+        self.runtime.get().is_some()
     }
 
     /// The wall clock: the edge where time comes in.

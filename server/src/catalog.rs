@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use riverrun_record::BatchView;
 use riverrun_replication::controller::{
-    Command, Controller, Image, Outcome, Rejection, encode_batch,
+    Command, Controller, Found, Image, Outcome, Pace, Rejection, encode_batch,
 };
 use riverrun_replication::{Acks, Produce, ProduceError};
 use tokio::sync::watch;
@@ -34,9 +35,12 @@ pub(crate) enum ChangeError {
     Stopping,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     controller: Controller,
+    /// The term of the last batch that was applied.
+    term: u64,
+    pace: Pace,
     /// By the offset of their batch.
     outcomes: BTreeMap<i64, Vec<Outcome>>,
 }
@@ -54,9 +58,15 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    pub(crate) fn new() -> Self {
+    /// One that knows nothing; see [`Pace::new`].
+    pub(crate) fn new(checkpoint_bytes: u64) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                controller: Controller::new(),
+                term: 0,
+                pace: Pace::new(checkpoint_bytes),
+                outcomes: BTreeMap::new(),
+            }),
             applied: watch::Sender::new(0),
             shown: watch::Sender::new(0),
             turn: tokio::sync::Mutex::new(()),
@@ -73,6 +83,39 @@ impl Catalog {
         f(&self.state.lock().controller);
     }
 
+    /// Begins with an image that was found beside group 0's log.
+    pub(crate) fn restore(&self, found: Found) {
+        let next = found.controller.image().next_offset;
+        {
+            let mut state = self.state.lock();
+            state.controller = found.controller;
+            state.term = found.term;
+            state.pace.imaged(found.bytes);
+        }
+        self.applied.send_replace(next);
+    }
+
+    /// The state to be written beside group 0's log, and the term of its last batch, when that is
+    /// due. The next is due when as much has been applied again, whatever becomes of this one.
+    pub(crate) fn due_image(&self) -> Option<(Controller, u64)> {
+        let mut state = self.state.lock();
+        if !state.pace.is_due() {
+            return None;
+        }
+        state.pace.begin();
+        Some((state.controller.clone(), state.term))
+    }
+
+    /// Whether there is a [`Catalog::due_image`].
+    pub(crate) fn is_image_due(&self) -> bool {
+        self.state.lock().pace.is_due()
+    }
+
+    /// An image of this length was written.
+    pub(crate) fn imaged(&self, bytes: usize) {
+        self.state.lock().pace.imaged(bytes);
+    }
+
     /// Applies a committed batch of group 0; false where this version cannot read it, after which
     /// the node knows nothing of the cluster any more.
     pub(crate) fn apply(&self, batch: &Bytes) -> bool {
@@ -81,6 +124,14 @@ impl Catalog {
             match state.controller.apply_batch(batch) {
                 Ok(outcomes) => {
                     let next = state.controller.image().next_offset;
+                    // One that lies below what was restored is in it already.
+                    if !outcomes.is_empty() {
+                        state.pace.applied(batch.len());
+                        state.term = BatchView::parse(batch)
+                            .ok()
+                            .and_then(|view| u64::try_from(view.leader_epoch()).ok())
+                            .unwrap_or(state.term);
+                    }
                     let count = i64::try_from(outcomes.len()).unwrap_or(i64::MAX);
                     state.outcomes.insert(next.saturating_sub(count), outcomes);
                     while state.outcomes.len() > OUTCOMES_KEPT {

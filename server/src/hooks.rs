@@ -5,15 +5,19 @@
 //! to a task.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use riverrun_replication::controller::Found;
 use riverrun_replication::message::PeerMessage;
 use riverrun_replication::runtime::Host;
 use riverrun_replication::{
     CommittedBatch, PartitionHandle, ProduceError, ProduceOutcome, Published, Ticket,
 };
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use crate::broker::Broker;
+use crate::checkpointer;
 use crate::internal::INTERNAL;
 use crate::kafka::produce;
 use crate::net::burst;
@@ -23,11 +27,15 @@ use crate::net::connection::Pending;
 #[derive(Debug)]
 pub(crate) struct Hooks {
     broker: Weak<Broker>,
+    since: Instant,
 }
 
 impl Hooks {
     pub(crate) fn new(broker: Weak<Broker>) -> Self {
-        Self { broker }
+        Self {
+            broker,
+            since: Instant::now(),
+        }
     }
 
     fn broker(&self) -> Option<Arc<Broker>> {
@@ -72,10 +80,17 @@ impl Host for Hooks {
         }
     }
 
+    fn restored(&self, found: Found) {
+        if let Some(broker) = self.broker() {
+            broker.catalog().restore(found);
+        }
+    }
+
     fn committed(&self, batch: CommittedBatch) {
-        if let Some(broker) = self.broker()
-            && !broker.catalog().apply(&batch.batch)
-        {
+        let Some(broker) = self.broker() else { return };
+        if broker.catalog().apply(&batch.batch) {
+            checkpointer::begin_if_due(&broker);
+        } else {
             broker.fail("the controller's log holds a command that this version cannot read");
         }
     }
@@ -91,6 +106,20 @@ impl Host for Hooks {
             let runtime = broker.tokio().clone();
             runtime.spawn(async move { burst::run(&broker, || broker.run_shard(shard)) });
         }
+    }
+
+    fn write_later(&self, group: u64) {
+        if let Some(broker) = self.broker() {
+            let runtime = broker.tokio().clone();
+            // What each write answers leaves before the next one begins.
+            runtime.spawn_blocking(move || {
+                while burst::run(&broker, || broker.runtime().write_once(group)) {}
+            });
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.since.elapsed()
     }
 
     fn send(&self, message: PeerMessage) {

@@ -9,6 +9,7 @@
 //! | `start` | in which order the parts come up and go down |
 //! | `founding` | the first start, and the registration of every start |
 //! | `catalog` | the controller's image on this node, and how it is changed |
+//! | `checkpointer` | that image as a file beside group 0's log |
 //! | `reconcile` | makes the node what the image says |
 //! | `topics`, `partition` | what requests see |
 //! | `hooks`, `internal` | completions from replication, for connections and for ourselves |
@@ -27,6 +28,7 @@
 
 mod broker;
 mod catalog;
+mod checkpointer;
 pub mod config;
 mod error;
 mod founding;

@@ -14,15 +14,16 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use riverrun_replication::GroupConfig;
-use riverrun_replication::node::NodeSettings;
+use riverrun_replication::node::{CONTROLLER_GROUP, NodeSettings};
 use riverrun_replication::runtime::Runtime;
+use riverrun_replication::{GroupConfig, GroupSettings};
+use riverrun_storage::LogIdentity;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::broker::Broker;
-use crate::config::Config;
+use crate::config::{Config, TopicSettings};
 use crate::error::StartError;
 use crate::hooks::Hooks;
 use crate::net::{burst, listener};
@@ -173,6 +174,7 @@ impl Running {
             for thread in threads {
                 let _ = thread.join();
             }
+            broker.checkpointer().finish();
             match failed {
                 Some(why) => Err(StartError::Fatal(why)),
                 None => broker
@@ -216,9 +218,9 @@ async fn open(broker: &Arc<Broker>) -> Result<(), StartError> {
             },
             shards,
         };
-        let defaults = broker.config().topic.group_settings();
         let disk = riverrun_storage::StdDisk::shared();
-        let (runtime, report) = Runtime::open(disk, &data, settings, |_| defaults.clone(), hooks)
+        let of_group = |identity: &LogIdentity| group_settings(&broker, identity);
+        let (runtime, report) = Runtime::open(disk, &data, settings, of_group, hooks)
             .map_err(|e| data_error(&data, e))?;
         for refused in &report.refused {
             broker.refuse(refused.identity.group);
@@ -240,7 +242,25 @@ async fn open(broker: &Arc<Broker>) -> Result<(), StartError> {
         .unwrap_or_else(|e| Err(StartError::Fatal(e.to_string())))
 }
 
-/// Creates the directory for its owner alone, durable with its name. A link in its place is refused: it may point anywhere.
+/// What the image that was found says of a group's settings. What has been committed behind it is
+/// made good before anybody is served.
+fn group_settings(broker: &Broker, identity: &LogIdentity) -> GroupSettings {
+    if identity.group == CONTROLLER_GROUP {
+        return TopicSettings::controller_settings();
+    }
+    let defaults = &broker.config().topic;
+    let given = broker.catalog().read(|image| {
+        let topic = image.topics.get(&identity.topic_id);
+        topic.map(|topic| defaults.with(&topic.configs))
+    });
+    match given {
+        Some(Ok(settings)) => settings.group_settings(),
+        Some(Err(_)) | None => defaults.group_settings(),
+    }
+}
+
+/// Creates the directory for its owner alone, durable with its name. A link in its place is refused:
+/// it may point anywhere.
 fn prepare(data: &Path) -> Result<(), StartError> {
     match std::fs::symlink_metadata(data) {
         Ok(found) if found.is_symlink() => Err(data_error(

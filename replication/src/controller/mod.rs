@@ -23,9 +23,11 @@
 //! | `names` | which topic names are allowed |
 //! | `outcome` | what comes of a command |
 //! | `checkpoint` | the image as a file |
+//! | `checkpoints` | the images beside group 0's log |
 
 mod apply;
 mod checkpoint;
+mod checkpoints;
 mod command;
 mod image;
 mod names;
@@ -34,6 +36,7 @@ mod placement;
 mod plan;
 
 pub use checkpoint::{BadCheckpoint, MAGIC as CHECKPOINT_MAGIC};
+pub use checkpoints::{Checkpoints, Found, MIN_BYTES as CHECKPOINT_MIN_BYTES, Pace};
 pub use command::{
     AddPartitions, AllocateProducerIds, BadCommand, COMMAND_VERSION, Command, CreateTopic,
     FenceBroker, FoundCluster, MarkTopicClosing, NewPartition, RegisterBroker, RemoveTopic,

@@ -46,6 +46,9 @@ pub struct Config {
     pub stall: Duration,
     /// How long a stop waits for connections to drain.
     pub drain: Duration,
+    /// Bytes of commands behind which the cluster's state is written as an image. No setting: tests
+    /// take a small one.
+    pub controller_checkpoint_bytes: u64,
     /// Shards that the groups are spread over; 0 means one a core.
     pub shards: usize,
     /// The node's write-ahead log.
@@ -75,6 +78,7 @@ impl Config {
             frame: Duration::from_secs(30),
             stall: Duration::from_secs(60),
             drain: Duration::from_secs(10),
+            controller_checkpoint_bytes: riverrun_replication::controller::CHECKPOINT_MIN_BYTES,
             shards: 0,
             store: NodeConfig::default(),
             topic: TopicSettings::default(),
