@@ -1,11 +1,11 @@
-//! W8, W9, W10: disks that fail, stall and hang under a partition that goes on.
+//! W6, W8, W9, W10: disks that fail, stall and hang under a partition that goes on.
 
 use std::path::Path;
 
 use riverrun_replication::{ProduceError, Role};
 use riverrun_storage::disk::mem::{Operation, Times};
 
-use super::cluster::{A, C, Cluster, D, F, Plan};
+use super::cluster::{A, C, Cluster, D, F, GROUP, Plan};
 
 const ALL: [u64; 3] = [A, F, C];
 
@@ -23,6 +23,46 @@ fn failed_sync() -> (Cluster, u64) {
     let request = cluster.produce_great(A, "great");
     cluster.run(&[A, F]);
     (cluster, request)
+}
+
+#[test]
+fn w6_pinned_wal() {
+    let mut cluster = Cluster::of_three(Plan::voters(&ALL));
+    // Acknowledged by A and F, and on the disk of F in its WAL only.
+    for n in 0..5 {
+        let request = cluster.produce(A, &format!("small {n}"));
+        cluster.run(&[A, F]);
+        assert!(cluster.acked(request).is_some());
+    }
+    let held = cluster.entries(F);
+    // Its log cannot be synced any more; the partition beside it goes round the ring many times.
+    fail_one_sync(&mut cluster, F);
+    cluster.produce_great(A, "great");
+    cluster.run(&[A, F]);
+    assert!(cluster.out_of_service.contains(&F));
+    cluster.cut_off(F);
+    cluster.create_beside(F);
+    for _ in 0..3 {
+        for _ in 0..200 {
+            cluster.produce_beside(F, &"x".repeat(8 << 10));
+        }
+        let side = cluster.machine(F).disk.durable_files();
+        let side = side.iter().filter(|(path, _)| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(&format!("fenced-{GROUP}-")))
+        });
+        assert_eq!(side.count(), 1);
+    }
+    cluster.power_cut(F);
+    cluster.start(F);
+    assert!(cluster.entries(F).starts_with(&held));
+    // What F acknowledged is enough without A.
+    cluster.kill(A);
+    cluster.lose(|_| true);
+    cluster.elect(F, &[F, C]);
+    let events = cluster.consume(F);
+    assert_eq!(events.len(), 6);
+    assert_eq!(events[5], "small 4");
 }
 
 #[test]

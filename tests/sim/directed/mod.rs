@@ -8,8 +8,8 @@
 //! | file | what |
 //! |---|---|
 //! | `cluster`, `machine`, `wire`, `progress`, `requests`, `views` | what a test drives |
-//! | `flushing` | W1, W2, W4, W5, W7 (W3 and W6 are the node store's: `storage/tests/node_executions.rs`) |
-//! | `disks` | W8, W9, W10 |
+//! | `flushing` | W1, W2, W4, W5, W7 (W3 is the node store's: `storage/tests/node_executions.rs`) |
+//! | `disks` | W6, W8, W9, W10 |
 //! | `leaders` | L1 to L5, L7 |
 //! | `recovering` | R1, R2, R2b |
 //! | `replaced` | R3, R4 |

@@ -8,11 +8,11 @@ use riverrun_storage::planted::Bug;
 use super::cluster::{A, C, Cluster, F, GROUP, Plan, without_rule};
 use super::wire::Sent;
 
-const ALL: [u64; 3] = [A, F, C];
+pub(super) const ALL: [u64; 3] = [A, F, C];
 
 /// A topic that acknowledges from memory, with three events: C has the first of them, A and F have
 /// all and the disks of both the first two.
-fn short_cluster() -> Cluster {
+pub(super) fn short_cluster() -> Cluster {
     let mut cluster = Cluster::of_three(Plan::voters(&ALL).caching());
     cluster.pass(&ALL, 3);
     cluster.cut_off(C);
@@ -139,7 +139,7 @@ fn r1_a_recovering_replica_takes_no_leadership() {
 }
 
 /// All of three lose power: A keeps three events, F two, C one.
-fn all_lose_power() -> Cluster {
+pub(super) fn all_lose_power() -> Cluster {
     let mut cluster = short_cluster();
     // What F and A have in memory becomes durable on A alone.
     for _ in 0..3 {

@@ -5,7 +5,7 @@ use riverrun_replication::conf::Change;
 use riverrun_replication::shard::Input;
 use riverrun_replication::{Acks, Produce, ProduceError, ProduceOutcome, Published, Ticket};
 
-use super::cluster::{Cluster, GROUP};
+use super::cluster::{BESIDE, Cluster, GROUP};
 use super::machine::SMALL_ROUND_BYTES;
 
 impl Cluster {
@@ -64,6 +64,13 @@ impl Cluster {
     /// The same from the idempotent producer P.
     pub(super) fn produce_as_p(&mut self, at: u64, sequence: i32, value: &str) -> u64 {
         self.produce_to(at, GROUP, Acks::All, Some(sequence), value)
+    }
+
+    /// An event to [`BESIDE`] on a node, with the round that it waits for.
+    pub(super) fn produce_beside(&mut self, at: u64, value: &str) {
+        let request = self.produce_to(at, BESIDE, Acks::All, None, value);
+        self.run(&[at]);
+        assert!(self.acked(request).is_some());
     }
 
     /// An event that is acknowledged when everybody has done what follows from it.

@@ -1,11 +1,13 @@
 //! The machine stops in the middle of a call, in every one of them: in a cut (W2, W5), in the reset
-//! behind a snapshot (R4), in the dropping of a head, in a creation (R3), in a start.
+//! behind a snapshot (R4), in the dropping of a head, in a creation (R3), in a start, in becoming
+//! whole (R1, R2), in a leader that takes events (L1).
 
 use riverrun_replication::conf::Change;
 use riverrun_replication::shard::Input;
 use riverrun_storage::disk::mem::CrashModel;
 
 use super::cluster::{A, C, Cluster, D, E, F, GROUP, Plan};
+use super::recovering::{ALL, all_lose_power, short_cluster};
 use super::replaced::{d_is_a_full_member, dropped_head};
 
 /// Takes the steps as often as there are calls of `at` in them that change its disk, with its
@@ -51,6 +53,12 @@ fn is_sound(cluster: &mut Cluster) {
         }
     }
     cluster.pass(&all, 40);
+    let mut ticks = 40;
+    while cluster.leader().is_none() {
+        assert!(ticks < 400, "nobody leads");
+        cluster.pass(&all, 10);
+        ticks += 10;
+    }
     let leader = cluster.leader().unwrap();
     cluster.produce_acked(leader, "in the end");
     cluster.spread(leader, &all);
@@ -210,5 +218,78 @@ fn in_a_start() {
             cluster.pass(&all, 4);
         };
         stopping(F, begin, steps, |_| {});
+    }
+}
+
+#[test]
+fn in_an_election_of_the_recovering() {
+    for at in [A, F] {
+        let begin = || {
+            let mut cluster = all_lose_power();
+            ALL.iter().for_each(|at| cluster.start(*at));
+            cluster
+        };
+        let steps = |cluster: &mut Cluster| cluster.pass(&ALL, 45);
+        stopping(at, begin, steps, |cluster| {
+            let leader = cluster.leader().unwrap();
+            let events = cluster.consume(leader);
+            assert_eq!(events[..3], ["base", "second", "third"]);
+        });
+    }
+}
+
+#[test]
+fn in_becoming_whole() {
+    let begin = || {
+        let mut cluster = short_cluster();
+        cluster.power_cut(F);
+        cluster.cut_off(F);
+        cluster.start(F);
+        cluster
+    };
+    let steps = |cluster: &mut Cluster| cluster.pass(&ALL, 15);
+    stopping(F, begin, steps, |cluster| {
+        assert!(ALL.iter().all(|at| !cluster.partition(*at).is_recovering()));
+    });
+}
+
+#[test]
+fn in_a_leader_that_takes_events() {
+    for caching in [false, true] {
+        let begin = || {
+            let plan = Plan::voters(&ALL);
+            Cluster::of_three(if caching { plan.caching() } else { plan })
+        };
+        let events = ["zero", "one", "two", "three"];
+        let steps = |cluster: &mut Cluster| {
+            for (sequence, event) in (0..).zip(events) {
+                if cluster.runs(A) {
+                    cluster.produce_as_p(A, sequence, event);
+                }
+                if sequence % 2 == 0 && cluster.runs(A) {
+                    cluster.produce_great(A, "great");
+                }
+                cluster.run(&ALL);
+            }
+            cluster.pass(&ALL, 4);
+        };
+        // P asks again for every one of them: each is there once, in its order.
+        stopping(A, begin, steps, |cluster| {
+            let leader = cluster.leader().unwrap();
+            for (sequence, event) in (0..).zip(events) {
+                let again = cluster.produce_as_p(leader, sequence, event);
+                cluster.run(&ALL);
+                assert!(
+                    cluster.acked(again).is_some(),
+                    "{event}: {:?}",
+                    cluster.answer(again)
+                );
+            }
+            let there = cluster.consume(leader);
+            let there = there
+                .iter()
+                .filter(|event| events.contains(&event.as_str()));
+            assert!(there.eq(events.iter()));
+        });
     }
 }
