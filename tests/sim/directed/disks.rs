@@ -77,6 +77,7 @@ fn w8_poisoned_cache() {
     let end = cluster.last_index(A);
     cluster.kill(F);
     cluster.start(F);
+    assert_eq!(cluster.last_index(F), end - 1, "it is not believed");
     cluster.pass(&[A, F], 10);
     // What it acknowledges now, a power cut must leave.
     assert!(cluster.acked(request).is_some());
@@ -102,6 +103,39 @@ fn w8_what_a_failed_sync_left_is_gone_with_the_power() {
     cluster.pass(&[A, F], 10);
     assert!(cluster.acked(request).is_some(), "it is refilled");
     assert_eq!(cluster.entries(F), cluster.entries(A));
+}
+
+#[test]
+fn w8_acknowledged_from_memory_and_lost_without_a_power_cut() {
+    let mut cluster = Cluster::of_three(Plan::voters(&ALL).caching());
+    cluster.pass(&ALL, 3);
+    let request = cluster.produce_great(A, "great");
+    cluster.run(&[A, F]);
+    assert!(
+        cluster.acked(request).is_some(),
+        "from the memory of A and F"
+    );
+    cluster.cut_off(C);
+    fail_one_sync(&mut cluster, F);
+    cluster.pass(&[A, F], 4);
+    assert!(cluster.out_of_service.contains(&F));
+    cluster.cut_off(C);
+    // Its process starts again on the same boot of the machine. It may not vote for C, which lacks
+    // the event as well.
+    cluster.kill(F);
+    cluster.start(F);
+    assert!(cluster.partition(F).is_recovering());
+    assert_eq!(cluster.log(F).last().unwrap().2, "base");
+    cluster.kill(A);
+    cluster.lose(|_| true);
+    cluster.pass(&[F, C], 60);
+    assert_eq!(cluster.leader(), None);
+    cluster.start(A);
+    cluster.pass(&ALL, 60);
+    let leader = cluster.leader().unwrap();
+    assert_eq!(cluster.consume(leader), ["base", "great"]);
+    assert!(!cluster.partition(F).is_recovering());
+    assert_eq!(cluster.entries(F), cluster.entries(leader));
 }
 
 #[test]
