@@ -26,6 +26,8 @@ pub(crate) struct Sent(i32);
 
 pub(crate) struct Connection {
     stream: TcpStream,
+    /// What a produce says of how long its answer may take.
+    pub(crate) timeout_ms: i32,
     next: i32,
     received: BytesMut,
 }
@@ -36,6 +38,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
+            timeout_ms: 30_000,
             next: 1,
             received: BytesMut::new(),
         })
@@ -113,7 +116,7 @@ impl Connection {
         };
         let request = ProduceRequest {
             acks: -1,
-            timeout_ms: 30_000,
+            timeout_ms: self.timeout_ms,
             topic_data: vec![topic],
             ..ProduceRequest::default()
         };

@@ -23,6 +23,7 @@
 mod bad_input;
 mod command;
 mod event;
+mod full_disk;
 mod installed;
 mod kafka;
 mod node;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     trials.extend(real_files::trials());
     trials.extend(fsync::trials());
     trials.extend(bad_input::trials());
+    trials.extend(full_disk::trials());
     trials.extend(clients::trials());
     let conclusion = libtest_mimic::run(&args, trials);
     trial::summary();

@@ -30,6 +30,8 @@ pub(crate) struct Node {
     log: Arc<Mutex<String>>,
     /// Whether this life has said where it listens.
     listening: Arc<OnceLock<()>>,
+    /// What every life is started by, if it is not started as it is.
+    command: Vec<OsString>,
     /// What every life finds in its environment beside ours.
     environment: Vec<(&'static str, OsString)>,
 }
@@ -42,6 +44,14 @@ impl Node {
 
     /// The same, with more in its environment.
     pub(crate) fn start_with(environment: Vec<(&'static str, OsString)>) -> Result<Node> {
+        Node::start_under(Vec::new(), environment)
+    }
+
+    /// The same, as the arguments of another command, which must become it.
+    pub(crate) fn start_under(
+        command: Vec<OsString>,
+        environment: Vec<(&'static str, OsString)>,
+    ) -> Result<Node> {
         let tmp = target_dir()?.join("tmp");
         std::fs::create_dir_all(&tmp)?;
         let mut node = Node {
@@ -50,6 +60,7 @@ impl Node {
             port: free_port()?,
             log: Arc::default(),
             listening: Arc::default(),
+            command,
             environment,
         };
         node.spawn()?;
@@ -63,6 +74,13 @@ impl Node {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// The directory of the process as the process sees it, which may be another file system.
+    pub(crate) fn inside(&self) -> Result<PathBuf> {
+        let child = self.child.as_ref().context("the broker is not running")?;
+        let root = PathBuf::from(format!("/proc/{}/root", child.id()));
+        Ok(root.join(self.directory.path().strip_prefix("/")?))
     }
 
     /// Everything it has written so far.
@@ -87,13 +105,17 @@ impl Node {
         assert!(self.child.is_none(), "a node has one life at a time");
         let program = std::env::var_os("RIVERRUN_TEST_NODE")
             .unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_riverrun")));
-        let mut child = Command::new(&program)
+        let mut words = self.command.iter().chain([&program]);
+        let mut command = Command::new(words.next().unwrap_or(&program));
+        let mut child = command
+            .args(words)
             .arg("dev")
             .arg("--data")
             .arg(self.data())
             .arg("--kafka")
             .arg(self.brokers())
             .envs(self.environment.iter().cloned())
+            .env("RIVERRUN_TEST_DIRECTORY", self.directory.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io::{self, BufRead, BufReader, Read, Write},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -27,6 +28,8 @@ const MAX_LINE_BYTES: u64 = (1 << 20) - 4096;
 const READ_BYTES: usize = 64 << 10;
 /// Such reads ahead of the producer.
 const READS_AHEAD: usize = 16;
+/// The longest that a broker may take over one batch, whatever the command may wait.
+const LONGEST_ACK: Duration = Duration::from_secs(30);
 /// Records sent and not answered for.
 const MAX_UNANSWERED: usize = 50_000;
 
@@ -49,6 +52,7 @@ pub(super) async fn run(global: &Global, args: ProduceArgs) -> anyhow::Result<()
         },
         max_block: client.config().operation_timeout,
         delivery_timeout: client.config().operation_timeout,
+        ack_timeout: client.config().operation_timeout.min(LONGEST_ACK),
         ..ProducerConfig::default()
     };
     let mut session = Session {
