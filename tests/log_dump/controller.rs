@@ -260,7 +260,7 @@ fn commands_of_random_bytes_are_survived() {
         let values: Vec<Vec<u8>> = (0..200)
             .map(|n: usize| {
                 let mut value = sound[n % sound.len()].clone();
-                if n % 3 == 0 {
+                if n.is_multiple_of(3) {
                     let len = random.random_range(1..60);
                     value = (0..len).map(|_| random.random()).collect();
                     value[0] = 1;
