@@ -138,7 +138,7 @@ async fn a_record_that_is_refused_for_good_says_so_and_the_next_one_goes_on() {
     let error = refused.wait().await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::MessageTooLarge));
     assert!(!error.is_retriable());
-    // Its number is missing now: the producer goes on under another identity.
+    // Its number is missing now: the producer goes on in another epoch.
     assert_eq!(
         send(&producer, 0, "next".to_owned())
             .await
@@ -148,7 +148,7 @@ async fn a_record_that_is_refused_for_good_says_so_and_the_next_one_goes_on() {
             .offset,
         Some(0)
     );
-    assert_eq!(broker.count(ApiKey::InitProducerId), 2);
+    assert_eq!(broker.count(ApiKey::InitProducerId), 1);
     assert_eq!(broker.values(0), ["next"]);
 }
 

@@ -12,8 +12,9 @@
 //! **A gap.** When a batch that had a number is given up, the broker may be waiting for that number
 //! for ever. The batches behind it are still tried with theirs: had the lost one been stored, they
 //! fit; if the broker refuses the first of them as out of order, that proves that neither is
-//! stored, and the partition goes on with a new producer id, from zero, without the danger of
-//! storing one twice.
+//! stored, and the partition goes on from zero in the next epoch of its producer id. Copies of them
+//! that are still on their way (in a connection that was given up, say) are then of an old epoch,
+//! which the broker refuses; under a new id it would store them too.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -104,6 +105,8 @@ pub(crate) struct PartitionQueue {
     gap: bool,
     /// The identity is used up.
     wants_identity: bool,
+    /// The next epoch begins when all in flight are answered.
+    wants_epoch: bool,
 }
 
 impl PartitionQueue {
@@ -119,6 +122,7 @@ impl PartitionQueue {
             next_sequence: 0,
             gap: false,
             wants_identity: false,
+            wants_epoch: false,
         }
     }
 
@@ -230,6 +234,7 @@ impl PartitionQueue {
     pub(crate) fn set_identity(&mut self, identity: Identity) {
         self.identity = Some(identity);
         self.wants_identity = false;
+        self.wants_epoch = false;
         self.gap = false;
         self.next_sequence = 0;
         for batch in &mut self.batches {
@@ -346,7 +351,10 @@ impl PartitionQueue {
                 self.again(at, error, false, config, now)
             }
             // The one before it was given up, and this proves that neither was stored.
-            Verdict::OutOfOrder(error) if self.gap => self.restart(at, error, config, now),
+            Verdict::OutOfOrder(error) if self.gap => {
+                self.wants_epoch = true;
+                self.restart(at, error, config, now)
+            }
             Verdict::Identity(error) if !batch.unsettled => self.restart(at, error, config, now),
             Verdict::OutOfOrder(error) | Verdict::Identity(error) => {
                 // With what came before acknowledged, the broker has lost something; or this batch
@@ -362,6 +370,7 @@ impl PartitionQueue {
         };
         if self.in_flight == 0 {
             self.settling = false;
+            self.begin_epoch();
         }
         taken
     }
@@ -414,6 +423,16 @@ impl PartitionQueue {
         batch.unsettled |= unsettled;
         batch.last_error = Some(error);
         (batch.deadline <= now).then(|| self.give_up(at, config))
+    }
+
+    /// The next epoch, if it is due and there is one; else a new identity will be given.
+    fn begin_epoch(&mut self) {
+        let next = self
+            .identity
+            .and_then(|identity| Some((identity.id, identity.epoch.checked_add(1)?)));
+        if let Some((id, epoch)) = next.filter(|_| self.wants_epoch) {
+            self.set_identity(Identity { id, epoch });
+        }
     }
 
     /// Has the partition start again from zero under a new identity: its first batch is known not

@@ -75,10 +75,18 @@ impl Bed {
 
     /// All that may leave now: (batch, producer id, first sequence number).
     fn take_all(&mut self) -> Vec<(u64, i64, i32)> {
+        let sent = self.take_with_epochs().into_iter();
+        sent.map(|(batch, id, _, sequence)| (batch, id, sequence))
+            .collect()
+    }
+
+    /// The same with the producer's epoch before the number.
+    fn take_with_epochs(&mut self) -> Vec<(u64, i64, i16, i32)> {
         let sent = |out: Outgoing| {
             let view = BatchView::parse(&out.bytes).unwrap();
             assert!(view.crc_is_valid());
-            (out.batch, view.producer_id(), view.base_sequence())
+            let (id, epoch) = (view.producer_id(), view.producer_epoch());
+            (out.batch, id, epoch, view.base_sequence())
         };
         std::iter::from_fn(|| self.take()).map(sent).collect()
     }
@@ -214,7 +222,7 @@ fn pauses_grow_up_to_their_limit() {
 }
 
 #[test]
-fn a_batch_that_is_given_up_leaves_a_gap_that_a_new_identity_closes() {
+fn a_batch_that_is_given_up_leaves_a_gap_that_the_next_epoch_closes() {
     let mut bed = Bed::with_batches(1);
     bed.take_all();
     bed.complete(0, unknown());
@@ -227,15 +235,44 @@ fn a_batch_that_is_given_up_leaves_a_gap_that_a_new_identity_closes() {
     // The next one is tried with its own number: had the lost one been stored, it would fit.
     assert_eq!(bed.take_all(), [(1, 7, 1)]);
     bed.complete(1, out_of_order());
-    assert!(bed.queue.wants_identity(&bed.config) && !bed.queue.is_new());
-    bed.queue.set_identity(SECOND);
+    assert!(!bed.queue.wants_identity(&bed.config));
     bed.wait(200);
-    assert_eq!(bed.take_all(), [(1, 8, 0)]);
+    assert_eq!(bed.take_with_epochs(), [(1, 7, 1, 0)]);
     bed.complete(1, written(5));
     assert_eq!(bed.answers()[1], Some(Ok(5)));
-    // What comes later goes on under the new identity.
+    // What comes later goes on in that epoch.
     bed.append(190);
-    assert_eq!(bed.take_all(), [(2, 8, 1)]);
+    assert_eq!(bed.take_with_epochs(), [(2, 7, 1, 1)]);
+}
+
+#[test]
+fn an_epoch_begins_when_all_of_the_one_before_are_answered() {
+    let mut bed = Bed::with_batches(4);
+    bed.take_all();
+    bed.complete(0, Verdict::Fatal(error(ErrorCode::InvalidRecord)));
+    bed.complete(1, out_of_order());
+    bed.wait(1_000);
+    assert!(bed.take_all().is_empty());
+    bed.complete(3, out_of_order());
+    bed.complete(2, out_of_order());
+    bed.wait(1_000);
+    let again = [(1, 7, 1, 0), (2, 7, 1, 1), (3, 7, 1, 2)];
+    assert_eq!(bed.take_with_epochs(), again);
+}
+
+#[test]
+fn behind_the_last_epoch_comes_a_new_identity() {
+    let mut bed = Bed::with_batches(2);
+    let epoch = i16::MAX;
+    bed.queue.set_identity(Identity { epoch, ..FIRST });
+    bed.take_all();
+    bed.complete(0, Verdict::Fatal(error(ErrorCode::InvalidRecord)));
+    bed.complete(1, out_of_order());
+    assert!(bed.queue.wants_identity(&bed.config) && !bed.queue.is_new());
+    assert!(bed.take_all().is_empty());
+    bed.queue.set_identity(SECOND);
+    bed.wait(200);
+    assert_eq!(bed.take_with_epochs(), [(1, 8, 0, 0)]);
 }
 
 #[test]
@@ -286,9 +323,8 @@ fn a_broker_that_lost_what_it_acknowledged_is_reported() {
     bed.complete(0, out_of_order());
     assert_eq!(bed.answers()[0], Some(Err(())));
     bed.complete(1, out_of_order());
-    bed.queue.set_identity(SECOND);
     bed.wait(300);
-    assert_eq!(bed.take_all(), [(1, 8, 0)]);
+    assert_eq!(bed.take_with_epochs(), [(1, 7, 1, 0)]);
 }
 
 #[test]

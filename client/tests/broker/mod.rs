@@ -58,6 +58,9 @@ pub enum Act {
 /// First and last sequence number of a batch, and its offset.
 type Remembered = (i32, i32, i64);
 
+/// The epoch of a producer in a partition and its last five batches.
+type Remembering = (i16, VecDeque<Remembered>);
+
 /// The state behind the sockets.
 #[derive(Debug)]
 pub struct State {
@@ -80,7 +83,7 @@ pub struct State {
     next_producer_id: i64,
     port: u16,
     /// The last five batches of each partition and producer id.
-    sequences: BTreeMap<(i32, i64), VecDeque<Remembered>>,
+    sequences: BTreeMap<(i32, i64), Remembering>,
 }
 
 #[derive(Debug, Clone)]
@@ -391,7 +394,18 @@ impl State {
             view.last_sequence(),
         );
         if id >= 0 {
-            let known = self.sequences.entry((partition, id)).or_default();
+            let epoch = view.producer_epoch();
+            let (current, known) = self.sequences.entry((partition, id)).or_default();
+            if epoch < *current {
+                return Err(ErrorCode::InvalidProducerEpoch);
+            }
+            if epoch > *current && first != 0 {
+                return Err(ErrorCode::OutOfOrderSequenceNumber);
+            }
+            if epoch > *current {
+                *current = epoch;
+                known.clear();
+            }
             if let Some((_, _, offset)) = known.iter().find(|(f, l, _)| (*f, *l) == (first, last)) {
                 return Ok(*offset);
             }
@@ -404,7 +418,7 @@ impl State {
         }
         let end = self.end(partition);
         if id >= 0 {
-            let known = self.sequences.entry((partition, id)).or_default();
+            let (_, known) = self.sequences.entry((partition, id)).or_default();
             known.push_back((first, last, end));
             if known.len() > 5 {
                 known.pop_front();
