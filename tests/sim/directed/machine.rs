@@ -205,11 +205,13 @@ impl Machine {
         let process = self.running();
         process.wanted = 0;
         let mut inputs = Vec::new();
-        let flushed = process.node.flush_once(&mut inputs);
+        let mut writers = Vec::new();
+        let flushed = process.node.flush_once(&mut inputs, &mut writers);
         if self.has_stopped() {
             return Vec::new();
         }
         flushed.unwrap();
+        assert!(writers.is_empty(), "nobody but the turns writes here");
         inputs
     }
 }
