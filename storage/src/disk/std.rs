@@ -57,13 +57,18 @@ impl Disk for StdDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        if path.is_dir() {
-            return Ok(());
-        }
         let parent = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
+        if path.is_dir() {
+            // Whoever made it may have been killed before its name was durable. A parent that may not
+            // be read is none that this process made anything in.
+            return match self.sync_dir(parent) {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+                other => other,
+            };
+        }
         self.create_dir_all(parent)?;
         match fs::create_dir(path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}

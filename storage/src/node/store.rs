@@ -125,6 +125,12 @@ impl NodeStore {
             .disk
             .exists(&identity_path)
             .map_err(NodeError::io(&identity_path))?;
+        if known {
+            // The founder may have been killed between the renaming and the directory's sync: then a
+            // power cut would take the identity away from under everything that is said from now on.
+            let synced = shared.disk.sync_dir(&shared.node_dir);
+            synced.map_err(NodeError::io(&shared.node_dir))?;
+        }
         let (core, recovery) = if known {
             Core::resume(&shared, &identity_path, boot)?
         } else {
