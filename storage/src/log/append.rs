@@ -370,9 +370,13 @@ impl Log {
         }
         self.reserved = reserved;
         self.indexed = IndexedSoFar::default();
+        self.write_leader_epochs_if_room()
+    }
+
+    /// Writes Kafka's leader epochs. Where there is no room its tools will see an older one.
+    pub(super) fn write_leader_epochs_if_room(&mut self) -> LogResult<()> {
         self.write_leader_epochs()
             .or_else(|error| match self.take_back(error) {
-                // Kafka's tools will see an older one.
                 LogError::Full { .. } => Ok(()),
                 error => Err(error),
             })

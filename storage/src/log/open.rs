@@ -92,10 +92,29 @@ impl Log {
     /// damaged indexes are made anew. Everything is durable when this returns.
     ///
     /// # Errors
-    /// `Missing` where there is no log, `Damaged` where something at or below the durable index is
+    /// `Full` where there is not the room that it takes: nothing is lost, and the same call succeeds
+    /// once there is. `Missing` where there is no log, `Damaged` where something at or below the durable index is
     /// bad (nothing is cut then), `Foreign`, and I/O errors, after which the record is to say that the
     /// files are suspect: a sync may be what failed (W8).
     pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        record: &GroupRecord,
+        config: LogConfig,
+    ) -> LogResult<(Self, Recovery)> {
+        let opened = Self::open_at(disk, dir, record, config);
+        opened.map_err(|error| match error {
+            LogError::Io { path, source } if source.kind() == ErrorKind::StorageFull => {
+                LogError::Full {
+                    path,
+                    last_index: record.durable_index,
+                }
+            }
+            error => error,
+        })
+    }
+
+    fn open_at(
         disk: Arc<dyn Disk>,
         dir: &Path,
         record: &GroupRecord,
@@ -290,7 +309,7 @@ impl Opening<'_> {
         let mut log = self.assemble(start, sealed, repaired)?;
         // What only the WAL has goes the way that it went the first time.
         log.append(&merged.tail)?;
-        log.write_leader_epochs()?;
+        log.write_leader_epochs_if_room()?;
         log.sync.sync_all().at(self.dir)?;
         Ok((log, recovery))
     }

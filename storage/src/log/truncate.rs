@@ -134,7 +134,7 @@ impl Log {
                 indexes,
             };
         }
-        self.write_leader_epochs()
+        self.write_leader_epochs_if_room()
     }
 
     /// The segment that a cut ends, the records that stay in it, and the segments behind it.
@@ -262,7 +262,7 @@ impl Log {
             inner.active = active;
             inner.runs = super::runs::TermRuns::default();
         }
-        self.write_leader_epochs()?;
+        self.write_leader_epochs_if_room()?;
         self.sync_everything()
     }
 

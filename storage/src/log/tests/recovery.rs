@@ -9,7 +9,7 @@ use crate::format::SegmentFile;
 use crate::log::{Log, LogConfig, LogError};
 use crate::planted::{self, Bug};
 use crate::producer_state::ProducerState;
-use crate::recovered::{LogStart, StoredConf};
+use crate::recovered::{FileTrust, GroupRecord, LogStart, StoredConf};
 
 use super::basic::check_indexes;
 use super::harness::{
@@ -519,6 +519,100 @@ fn a_reset_that_was_recorded_is_carried_out() {
     assert!(matches!(open(&disk, &known), Err(LogError::Damaged { .. })));
 }
 
+/// Opens a log on a disk without room, which gets a little more each time that it is asked for.
+fn open_as_room_comes(disk: &MemDisk, known: &GroupRecord, what: &str) -> (Log, u32) {
+    let mut refusals = 0;
+    loop {
+        let room = u64::from(refusals) * 97;
+        disk.set_capacity(disk.used_bytes() + room);
+        match open(disk, known) {
+            Ok((log, _)) => return (log, refusals),
+            Err(LogError::Full { .. }) => refusals += 1,
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn an_opening_on_a_full_disk_succeeds_or_asks_for_room_and_loses_nothing() {
+    let (mut at_once, mut refused) = (0, 0);
+    for seed in 0..400_u64 {
+        let disk = MemDisk::new();
+        let mut log = create(&disk, START);
+        let entries = some_entries(START, 12 + seed as usize % 30);
+        let mut known = record(START);
+        // Some rounds went through the WAL, some through the files, the last one was not flushed.
+        for (round, chunk) in entries.chunks(6).enumerate() {
+            log.append(chunk).unwrap();
+            let last = chunk.last().unwrap().index;
+            if last == entries.len() as u64 {
+                // What is not data was durable before what is behind it was written (I4).
+                known.entries.extend_from_slice(&non_data(chunk));
+                break;
+            }
+            known
+                .entries
+                .extend_from_slice(&match (round as u64 + seed) % 3 {
+                    0 => chunk.to_vec(),
+                    _ => non_data(chunk),
+                });
+            if !(round as u64 + seed).is_multiple_of(3) {
+                log.sync_handle().sync().unwrap();
+            }
+            known.durable_index = last;
+        }
+        drop(log);
+        // What a start finds: all of it, what a power cut left, a reset, a flush that had failed.
+        if seed % 4 > 0 {
+            disk.crash(seed, &CrashModel::RANDOM);
+        }
+        let mut floor = known.durable_index;
+        match seed % 10 {
+            0 => known.trust = FileTrust::Suspect,
+            1 => known.trust = FileTrust::Poisoned,
+            2 => {
+                let cut = 1 + seed % floor;
+                known.unfinished_cut = Some(cut);
+                known.entries.retain(|entry| entry.index < cut);
+                floor = cut - 1;
+                known.durable_index = floor;
+            }
+            _ => {}
+        }
+        let what = format!("seed {seed}");
+        let (log, refusals) = open_as_room_comes(&disk, &known, &what);
+        if refusals > 0 {
+            refused += 1;
+        } else {
+            at_once += 1;
+        }
+        let got = is_prefix(&log, &entries) as u64;
+        assert!(got >= floor, "{what}: {got} entries of {floor}");
+        drop(log);
+        disk.set_capacity(u64::MAX);
+        disk.crash(seed, &CrashModel::LOSE_ALL);
+        let mut later = record(START);
+        later.durable_index = got;
+        let (log, _) = open(&disk, &later).unwrap();
+        assert_eq!(is_prefix(&log, &entries) as u64, got, "{what}");
+    }
+    assert!(at_once > 40 && refused > 40, "{at_once} {refused}");
+}
+
+#[test]
+fn a_whole_log_opens_on_a_full_disk() {
+    for (disk, entries) in [small(), large()] {
+        let mut known = record(START);
+        known.durable_index = entries.len() as u64;
+        disk.set_capacity(disk.used_bytes());
+        let (mut log, _) = open(&disk, &known).unwrap();
+        assert_eq!(all(&log), entries);
+        // Nor does a cut need what is not there.
+        log.truncate_from(entries.len() as u64 / 2).unwrap();
+        log.sync_handle().sync_all().unwrap();
+    }
+}
+
 #[test]
 fn a_reset_that_is_carried_out_at_an_opening_keeps_its_producer_snapshot() {
     // The producers of a snapshot are durable before its reset is recorded; the opening took the
@@ -653,7 +747,7 @@ fn a_dropped_head_stays_dropped_however_much_of_it_was_unlinked() {
         known.durable_index = entries.len() as u64;
         let (mut log, _) = open(&disk, &known).unwrap();
         let lasts = log.reader().segment_last_indexes();
-        log.write_producer_snapshot(0, &crate::producer_state::ProducerState::default())
+        log.write_producer_snapshot(0, &ProducerState::default())
             .unwrap();
         let conf = StoredConf {
             index: 3,
