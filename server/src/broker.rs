@@ -11,7 +11,7 @@ use riverrun_replication::{PartitionHandle, Published, Role};
 use riverrun_wire::ErrorCode;
 use rustc_hash::FxHashSet;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::error;
 use uuid::Uuid;
@@ -32,6 +32,9 @@ use crate::topics::{TopicPartition, Topics};
 
 /// Producer ids taken from the controller at once.
 const PRODUCER_ID_BLOCK: u32 = 1000;
+/// Reads from the disk at one time. Enough to keep a disk busy; more would only take threads from
+/// others, and each holds a buffer.
+const DISK_READS: usize = 16;
 /// The shortest wait for a new leader or a confirmation, whatever a request says.
 const LEAST_WAIT: Duration = Duration::from_millis(500);
 
@@ -40,6 +43,7 @@ const LEAST_WAIT: Duration = Duration::from_millis(500);
 pub(crate) struct Broker {
     config: Config,
     budget: Budget,
+    disk_reads: Arc<Semaphore>,
     connections: Connections,
     refused_log: RefusedLog,
     topics: Topics,
@@ -89,6 +93,7 @@ impl Broker {
         Self {
             config,
             budget,
+            disk_reads: Arc::new(Semaphore::new(DISK_READS)),
             connections: Connections::default(),
             refused_log: RefusedLog::default(),
             topics: Topics::default(),
@@ -115,6 +120,11 @@ impl Broker {
 
     pub(crate) fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// The turns of reads from the disk.
+    pub(crate) fn disk_reads(&self) -> &Arc<Semaphore> {
+        &self.disk_reads
     }
 
     pub(crate) fn connections(&self) -> &Connections {

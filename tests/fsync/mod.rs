@@ -2,6 +2,7 @@
 //! small library that is preloaded into it. (Killing a process proves nothing here: the page cache
 //! survives it.)
 
+mod cold_reads;
 pub(crate) mod requests;
 
 use std::collections::BTreeSet;
@@ -26,6 +27,10 @@ const KAFKA_STORAGE_ERROR: i16 = 56;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
+        trial(
+            "fsync::a_read_from_the_disk_holds_back_nobody_else",
+            cold_reads::hold_back_nobody,
+        ),
         trial("fsync::acks_all_waits_until_fdatasync_returns", waits),
         trial(
             "fsync::no_acks_all_is_answered_when_the_wal_cannot_be_synced",

@@ -8,14 +8,17 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use riverrun_record::{BatchBuilder, Compression};
 use riverrun_wire::api::create_topics::{CreatableTopic, CreatableTopicConfig};
+use riverrun_wire::api::fetch::{FetchPartition, FetchTopic};
 use riverrun_wire::api::produce::{PartitionProduceData, TopicProduceData};
 use riverrun_wire::api::{
-    CreateTopicsRequest, CreateTopicsResponse, ProduceRequest, ProduceResponse,
+    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceRequest,
+    ProduceResponse,
 };
 use riverrun_wire::{Records, Request, decode_response, encode_request};
 
 const CREATE_TOPICS_VERSION: i16 = 5;
 const PRODUCE_VERSION: i16 = 9;
+const FETCH_VERSION: i16 = 12;
 const ANSWER_MAX_BYTES: usize = 1 << 20;
 /// What an answer may take that is not held back on purpose.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -146,6 +149,50 @@ impl Connection {
         let sent = self.send_produce(topic, bytes)?;
         self.answer_within(sent, PATIENCE)?
             .context("no answer to a produce")
+    }
+
+    /// Sends a fetch that does not wait for more than there is.
+    pub(crate) fn send_fetch(&mut self, topic: &str, offset: i64, max_bytes: i32) -> Result<Sent> {
+        let partition = FetchPartition {
+            partition: 0,
+            fetch_offset: offset,
+            partition_max_bytes: max_bytes,
+            ..FetchPartition::default()
+        };
+        let topic = FetchTopic {
+            topic: topic.to_owned(),
+            partitions: vec![partition],
+            ..FetchTopic::default()
+        };
+        let request = FetchRequest {
+            max_wait_ms: 100,
+            min_bytes: 1,
+            session_epoch: -1,
+            topics: vec![topic],
+            ..FetchRequest::default()
+        };
+        let id = self.next_id();
+        let frame = encode_request(&request, FETCH_VERSION, id, Some("fsync"))?;
+        self.stream.write_all(&frame.into_bytes())?;
+        Ok(Sent(id))
+    }
+
+    /// The batches of the answer, `None` where there is none in that time.
+    pub(crate) fn batches_within(&mut self, sent: Sent, limit: Duration) -> Result<Option<Bytes>> {
+        let Some(answer) = self.frame(sent.0, limit)? else {
+            return Ok(None);
+        };
+        let response = decode_response::<FetchResponse>(&answer, FETCH_VERSION)?;
+        let topic = response.responses.into_iter().next();
+        let partition = topic.and_then(|topic| topic.partitions.into_iter().next());
+        let partition = partition.context("no partition in the answer")?;
+        ensure!(
+            partition.error_code == 0,
+            "a fetch got error {}",
+            partition.error_code
+        );
+        let records = partition.records.context("no records in the answer")?;
+        Ok(Some(records.into_bytes()))
     }
 
     /// The next response frame, without its length.

@@ -1,8 +1,9 @@
-/* Preloaded into a broker: lets a test fail or hold its fsyncs, and see the order of names and
- * syncs. RIVERRUN_SHIM_CONTROL names a file whose first byte is read at every sync:
+/* Preloaded into a broker: lets a test fail or hold its fsyncs, hold its reads, and see the order of
+ * names and syncs. RIVERRUN_SHIM_CONTROL names a file whose first byte is read at every such call:
  *   p  pass          f  fail every one with EIO
  *   b  block until it is another byte
  *   l  fail those of files that end in .log
+ *   c  hold every pread of files that end in .log until it is another byte
  * RIVERRUN_SHIM_LOG names a file that gets a line for every file or directory created, name changed
  * and sync. */
 #define _GNU_SOURCE
@@ -21,6 +22,7 @@ static int (*real_fdatasync)(int);
 static int (*real_fsync)(int);
 static int (*real_rename)(const char *, const char *);
 static int (*real_mkdir)(const char *, mode_t);
+static ssize_t (*real_pread)(int, void *, size_t, off64_t);
 
 __attribute__((constructor)) static void start(void) {
     real_open = dlsym(RTLD_NEXT, "open64");
@@ -28,6 +30,7 @@ __attribute__((constructor)) static void start(void) {
     real_fsync = dlsym(RTLD_NEXT, "fsync");
     real_rename = dlsym(RTLD_NEXT, "rename");
     real_mkdir = dlsym(RTLD_NEXT, "mkdir");
+    real_pread = dlsym(RTLD_NEXT, "pread64");
 }
 
 static void say(const char *what, const char *path) {
@@ -57,14 +60,24 @@ static void path_of(int fd, char *path, size_t size) {
     path[length > 0 ? length : 0] = 0;
 }
 
-static int synced(const char *what, int fd, int (*real)(int)) {
+static int is_log(int fd) {
     char path[4096];
     path_of(fd, path, sizeof path);
     size_t length = strlen(path);
+    return length > 4 && strcmp(path + length - 4, ".log") == 0;
+}
+
+ssize_t pread64(int fd, void *bytes, size_t count, off64_t offset) {
+    while (mode() == 'c' && is_log(fd)) usleep(1000);
+    return real_pread(fd, bytes, count, offset);
+}
+
+static int synced(const char *what, int fd, int (*real)(int)) {
+    char path[4096];
+    path_of(fd, path, sizeof path);
     for (;;) {
         char now = mode();
-        int is_log = length > 4 && strcmp(path + length - 4, ".log") == 0;
-        if (now == 'f' || (now == 'l' && is_log)) {
+        if (now == 'f' || (now == 'l' && is_log(fd))) {
             errno = EIO;
             return -1;
         }

@@ -137,7 +137,24 @@ async fn offset(
         .broker
         .leading(at, part.current_leader_epoch, wait, needs_majority)
         .await?;
-    look_up(at, part.timestamp, &published, read_committed).map_err(|error| {
+    let timestamp = part.timestamp;
+    let found = if timestamp >= 0 || timestamp == MAX_TIMESTAMP {
+        // It is searched for in the log, which may have to be read from the disk.
+        let turn = Arc::clone(call.broker.disk_reads()).acquire_owned().await;
+        let at = Arc::clone(at);
+        let search = tokio::task::spawn_blocking(move || {
+            let found = look_up(&at, timestamp, &published, read_committed);
+            drop(turn);
+            found
+        });
+        search.await.map_err(|error| {
+            warn!(%error, "a search by time was cut off");
+            ErrorCode::KafkaStorageError
+        })?
+    } else {
+        look_up(at, timestamp, &published, read_committed)
+    };
+    found.map_err(|error| {
         warn!(group = at.handle().group(), %error, "a partition cannot be read");
         ErrorCode::KafkaStorageError
     })

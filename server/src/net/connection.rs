@@ -210,6 +210,11 @@ impl Connection {
         parked
     }
 
+    /// Lets the task look at the deadlines of what waits again.
+    pub(crate) fn look_again(&self) {
+        self.attention.notify_one();
+    }
+
     /// Ends the connection from outside; its task does the rest.
     pub(crate) fn hang_up(&self) {
         self.broken.store(true, Ordering::SeqCst);
@@ -331,6 +336,9 @@ struct Task<'a> {
 impl Task<'_> {
     async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Ended {
         let mut timer = pin!(sleep_until(self.heard_at + self.deadlines().first_byte));
+        let budget = self.broker.budget();
+        // Kept over everything else that happens meanwhile, or the place in the queue would be lost.
+        let mut memory = None;
         loop {
             if self.connection.broken.load(Ordering::SeqCst) {
                 return Ended::Broken;
@@ -338,17 +346,20 @@ impl Task<'_> {
             if self.draining && self.connection.answers.is_empty() {
                 return Ended::Drained;
             }
-            if let Some(bytes) = self.assembler.wanted() {
-                if let Err(ended) = self.wait_for_memory(bytes).await {
-                    return ended;
-                }
-                continue;
-            }
             self.arm(timer.as_mut());
             let interest = self.interest();
+            if let (None, Some(bytes)) = (&memory, self.assembler.wanted()) {
+                memory = Some(Box::pin(budget.reserve(bytes)));
+            }
             tokio::select! {
                 biased;
                 () = self.connection.attention.notified() => self.pump(),
+                lease = reserved(&mut memory), if !self.draining => {
+                    memory = None;
+                    if let Err(ended) = self.supply(lease) {
+                        return ended;
+                    }
+                }
                 ready = ready(&self.connection.stream, interest) => {
                     let ready = match ready {
                         Ok(ready) => ready,
@@ -395,7 +406,10 @@ impl Task<'_> {
     fn interest(&self) -> Option<Interest> {
         if self.blocked_since.is_some() {
             Some(Interest::WRITABLE)
-        } else if !self.draining && self.connection.answers.has_room() {
+        } else if !self.draining
+            && self.assembler.wanted().is_none()
+            && self.connection.answers.has_room()
+        {
             Some(Interest::READABLE)
         } else {
             None
@@ -472,14 +486,8 @@ impl Task<'_> {
         })
     }
 
-    async fn wait_for_memory(&mut self, bytes: usize) -> Result<(), Ended> {
-        let lease = tokio::select! {
-            lease = self.broker.budget().reserve(bytes) => lease,
-            () = self.connection.attention.notified() => {
-                self.pump();
-                return Ok(());
-            }
-        };
+    /// Goes on with a frame whose memory was waited for.
+    fn supply(&mut self, lease: Lease) -> Result<(), Ended> {
         let mut frames = Vec::new();
         let supplied = self
             .assembler
@@ -496,7 +504,7 @@ impl Task<'_> {
         self.connection
             .answers
             .each_waiting(|_, waiting| match &waiting.what {
-                Pending::Fetch(fetch) => next = next.min(fetch.deadline()),
+                Pending::Fetch(fetch) => next = next.min(fetch.deadline().unwrap_or(next)),
                 Pending::Produce(produce) => next = next.min(produce.deadline()),
                 Pending::Task => {}
             });
@@ -543,7 +551,8 @@ impl Task<'_> {
     fn expire(&mut self) -> Result<(), Ended> {
         let now = Instant::now();
         self.answer_parked(Some(now));
-        if self.blocked_since.is_none() && self.holds_back_others(now) {
+        let waits_for_memory = self.assembler.wanted().is_some();
+        if self.blocked_since.is_none() && !waits_for_memory && self.holds_back_others(now) {
             return Err(Ended::Silent("it holds memory that others wait for"));
         }
         if now < self.silent_until() {
@@ -551,6 +560,11 @@ impl Task<'_> {
         }
         if self.blocked_since.is_some() {
             return Err(Ended::Silent("it does not read its answers"));
+        }
+        if waits_for_memory {
+            // It waits for us, not we for it.
+            self.frame_since = Some(now);
+            return Ok(());
         }
         if self.frame_since.is_some() {
             return Err(Ended::Silent("the rest of a request did not come in time"));
@@ -573,11 +587,19 @@ impl Task<'_> {
                 self.connection.expire_produces(now);
             }
             for (_, fetch) in self.connection.parked() {
-                if now.is_none_or(|now| fetch.deadline() <= now) {
+                if now.is_none_or(|now| fetch.deadline().is_some_and(|until| until <= now)) {
                     fetch.expire(self.broker);
                 }
             }
         });
+    }
+}
+
+/// The memory that is waited for, if any is.
+async fn reserved(memory: &mut Option<impl Future<Output = Lease> + Unpin>) -> Lease {
+    match memory {
+        Some(memory) => memory.await,
+        None => pending().await,
     }
 }
 

@@ -94,4 +94,15 @@ pub trait DiskFile: Debug + Send + Sync {
     /// view lives: on the real disk a slice of one map per file, made over `capacity` bytes at the
     /// first call. Out of the file's current length it is `UnexpectedEof`.
     fn slice(&self, offset: u64, len: usize) -> io::Result<Bytes>;
+    /// How many of the bytes from `offset` on, `len` at most, a slice gives without waiting for the
+    /// disk. They may be evicted at any time, so it says what is likely, not what is certain.
+    fn resident(&self, offset: u64, len: usize) -> usize {
+        let _ = offset;
+        len
+    }
+    /// Reads bytes so that they are in memory. Waits for the disk.
+    fn bring_in(&self, offset: u64, len: usize) -> io::Result<()> {
+        let _ = (offset, len);
+        Ok(())
+    }
 }

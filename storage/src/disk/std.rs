@@ -1,19 +1,22 @@
 //! The real file system.
 //!
 //! The only place of the project that contains `unsafe`: one read-only map per file, handed out as
-//! [`Bytes`]. Everything is written with `pwritev`, never through a map.
+//! [`Bytes`], and the question which of its pages are in memory. Everything is written with
+//! `pwritev`, never through a map.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use memmap2::MmapOptions;
 use parking_lot::RwLock;
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs, syncfs};
+use rustix::fs::{
+    Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock, statvfs, syncfs,
+};
 
 use super::{DirEntry, Disk, DiskFile, OpenMode};
 
@@ -22,6 +25,51 @@ const MAX_SLICES: usize = 1024;
 /// The least that a map spans, so that a file that was never reserved is not mapped anew for each
 /// page that it grows. Address space costs nothing.
 const MIN_MAP_BYTES: u64 = 1 << 20;
+
+/// Pages that one call asks about.
+const PAGES_A_CALL: usize = 1024;
+/// Bytes that are brought into memory with one read.
+const BRING_IN_BYTES: usize = 64 << 10;
+
+/// Bytes of a page of memory.
+#[expect(
+    unsafe_code,
+    reason = "the call has no safe wrapper in what is used here"
+)]
+static PAGE_BYTES: LazyLock<usize> = LazyLock::new(|| {
+    // SAFETY: it takes a number and returns one.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(4096)
+});
+
+/// How many bytes from the first on are in memory, of a slice of a map.
+#[expect(unsafe_code, reason = "mincore has no safe wrapper")]
+fn in_memory(bytes: &[u8]) -> usize {
+    let page = *PAGE_BYTES;
+    let before = bytes.as_ptr().addr() % page;
+    let mut asked = 0;
+    while asked < before + bytes.len() {
+        let len = (before + bytes.len() - asked).min(PAGES_A_CALL * page);
+        let mut pages = [0_u8; PAGES_A_CALL];
+        let address = bytes.as_ptr().wrapping_sub(before).wrapping_add(asked);
+        // SAFETY: the call reads no byte of the range and changes none. The range begins at a page
+        // and lies within pages that `bytes` borrows a part of, so it stays mapped meanwhile; a
+        // vector of one byte for each page of it is written, and has room for that many.
+        let result = unsafe { libc::mincore(address.cast_mut().cast(), len, pages.as_mut_ptr()) };
+        if result != 0 {
+            // Whoever is not told reads as if everything were there.
+            return bytes.len();
+        }
+        let count = len.div_ceil(page);
+        let there = pages.iter().take(count).take_while(|page| **page & 1 != 0);
+        let there = there.count();
+        if there < count {
+            return (asked + there * page).saturating_sub(before);
+        }
+        asked += len;
+    }
+    bytes.len()
+}
 
 /// The file system of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -290,6 +338,28 @@ impl DiskFile for StdFile {
             _ => Err(ErrorKind::UnexpectedEof.into()),
         }
     }
+
+    fn resident(&self, offset: u64, len: usize) -> usize {
+        self.slice(offset, len)
+            .map_or(0, |bytes| in_memory(&bytes).min(len))
+    }
+
+    fn bring_in(&self, offset: u64, len: usize) -> io::Result<()> {
+        // The kernel begins to read all of it at once; the reads below wait for it.
+        let all = std::num::NonZeroU64::new(len as u64);
+        let _ = fadvise(&self.file, offset, all, Advice::WillNeed);
+        let mut buffer = vec![0; len.min(BRING_IN_BYTES)];
+        let end = offset.saturating_add(len as u64);
+        let mut at = offset;
+        while at < end {
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let take = left.min(buffer.len());
+            let part = buffer.get_mut(..take).unwrap_or_default();
+            self.file.read_exact_at(part, at)?;
+            at += take as u64;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -365,6 +435,39 @@ mod tests {
         );
         log.write_all_at(&bufs, 0).unwrap();
         assert_eq!(log.slice(0, 12_000).unwrap(), parts.concat());
+    }
+
+    #[test]
+    fn what_was_evicted_is_known_and_can_be_brought_in() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let log = file(&dir, "log");
+        let page = *PAGE_BYTES;
+        let pages = 3 * PAGES_A_CALL;
+        let bytes: Vec<u8> = (0..pages * page)
+            .map(|at| u8::try_from(at / page % 251).unwrap())
+            .collect();
+        log.write_all_at(&[IoSlice::new(&bytes)], 0).unwrap();
+        log.sync_data().unwrap();
+        assert_eq!(log.resident(0, bytes.len()), bytes.len());
+        assert_eq!(log.resident(1, 5), 5);
+        // A second handle: pages that a map has touched are not evicted.
+        let evict = File::open(dir.path().join("log")).unwrap();
+        let evict = |from: usize, len: usize| {
+            let len = std::num::NonZeroU64::new(len as u64);
+            fadvise(&evict, from as u64, len, Advice::DontNeed).unwrap();
+        };
+        let hole = 2 * PAGES_A_CALL + 100;
+        evict(hole * page, 64 * page);
+        if log.resident(hole as u64 * page as u64, page) == page {
+            // A file system in memory has nothing to evict to.
+            return;
+        }
+        let from = 10;
+        let there = log.resident(from, bytes.len() - 10);
+        assert_eq!(there, hole * page - 10);
+        log.bring_in(hole as u64 * page as u64, 64 * page).unwrap();
+        assert_eq!(log.resident(from, bytes.len() - 10), bytes.len() - 10);
+        assert_eq!(log.slice(0, bytes.len()).unwrap(), bytes);
     }
 
     #[test]

@@ -74,6 +74,8 @@ enum Found {
     /// Nothing can be said yet: a new leader, or a leadership to be confirmed.
     NotYet,
     Confirm,
+    /// It has to be read from the disk first.
+    Cold,
 }
 
 impl Found {
@@ -83,6 +85,25 @@ impl Found {
             more: false,
         }
     }
+}
+
+/// Where batches are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// From memory: whoever evaluates must not wait for a disk.
+    Memory,
+    /// From the disk where they are not in memory.
+    Disk,
+}
+
+/// What comes of a look at the partitions.
+pub(super) enum Verdict {
+    /// The answer.
+    Answer(FetchResponse),
+    /// There is too little.
+    Wait,
+    /// What there is has to be read from the disk first.
+    Cold,
 }
 
 /// Whether the answer is given now whatever it holds.
@@ -173,12 +194,14 @@ impl Job {
     }
 
     /// The answer, if it is to be given now. With `ask`, leaderships that have to be confirmed are
-    /// asked about; their answers come back through [`Parked::confirmed`].
+    /// asked about; their answers come back through [`Parked::confirmed`]. With [`Reads::Disk`] it
+    /// blocks.
     pub(super) fn evaluate(
         &mut self,
         patience: Patience,
+        reads: Reads,
         ask: Option<&Broker>,
-    ) -> Option<FetchResponse> {
+    ) -> Verdict {
         let mut left = self.max_bytes;
         let mut total = 0_usize;
         let mut now = patience == Patience::Over || self.parts.is_empty();
@@ -188,12 +211,13 @@ impl Job {
             let Some(part) = self.parts.get(slot) else {
                 break;
             };
-            let row = match self.read(part, left, total == 0) {
+            let row = match self.read(part, left, total == 0, reads) {
                 Found::Row { row, more } => {
                     // A partition that has reached its limit would not gain by waiting.
                     now |= more;
                     row
                 }
+                Found::Cold => return Verdict::Cold,
                 Found::NotYet if patience == Patience::Wait => continue,
                 Found::Confirm if patience == Patience::Wait => {
                     if let Some(broker) = ask {
@@ -220,7 +244,11 @@ impl Job {
         }
         now |= total >= self.min_bytes && rows.len() == self.parts.len();
         now |= total > 0 && total >= self.min_bytes;
-        now.then(|| self.respond(rows, endpoints))
+        if now {
+            Verdict::Answer(self.respond(rows, endpoints))
+        } else {
+            Verdict::Wait
+        }
     }
 
     fn respond(
@@ -276,7 +304,7 @@ impl Job {
     }
 
     /// What one partition has, `left` being what the whole answer may still hold.
-    fn read(&self, part: &Part, left: usize, is_first: bool) -> Found {
+    fn read(&self, part: &Part, left: usize, is_first: bool, reads: Reads) -> Found {
         let at = match &part.at {
             Ok(at) => at,
             Err(error) => return Found::row(error_row(part.index, *error)),
@@ -326,12 +354,16 @@ impl Job {
         let mut more = false;
         if part.offset < ceiling && (left > 0 || is_first) {
             let max = part.max_bytes.min(left);
-            match at
-                .handle()
-                .reader()
-                .fetch(part.offset, ceiling, max, is_first)
-            {
-                Ok(fetched) => {
+            let reader = at.handle().reader();
+            let fetched = match reads {
+                Reads::Memory => reader.fetch_in_memory(part.offset, ceiling, max, is_first),
+                Reads::Disk => reader
+                    .fetch_from_disk(part.offset, ceiling, max, is_first)
+                    .map(Some),
+            };
+            match fetched {
+                Ok(None) => return Found::Cold,
+                Ok(Some(fetched)) => {
                     more = fetched.next_offset < ceiling;
                     row.records = Some(Records::from(fetched.batches));
                 }

@@ -3,10 +3,14 @@
 //!
 //! A fetch that finds too little is registered with its partitions and then looks once more; a
 //! commit is published before the registered fetches are looked at. So one of the two sees it.
+//!
+//! What is not in memory is read on a thread that may block, and the answer posted from there: no
+//! other connection, no commit and no flush waits for it.
 
 mod job;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,7 +21,7 @@ use riverrun_wire::api::{FetchRequest, FetchResponse};
 use tokio::time::Instant;
 use tracing::warn;
 
-use self::job::{Job, Patience, error_row};
+use self::job::{Job, Patience, Reads, Verdict, error_row};
 use super::{Call, Refusal};
 use crate::broker::Broker;
 use crate::net::burst;
@@ -33,8 +37,21 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(crate) struct Parked {
     deadline: Instant,
-    /// Taken when it is answered or its connection ends.
-    job: Mutex<Option<Job>>,
+    /// It is to be answered with what is there, deadline or not.
+    over: AtomicBool,
+    state: Mutex<State>,
+}
+
+type Confirmation = Result<Published, ProduceError>;
+
+#[derive(Debug)]
+enum State {
+    /// Looked at by everybody who brings something.
+    Waiting(Job),
+    /// A thread has it and reads from the disk; what is confirmed meanwhile is kept.
+    Reading(Vec<(u32, Confirmation)>),
+    /// It is answered, or its connection has ended.
+    Done,
 }
 
 pub(crate) fn step(call: &Call, request: FetchRequest, lease: Lease) -> Result<(), Refusal> {
@@ -51,7 +68,7 @@ pub(crate) fn step(call: &Call, request: FetchRequest, lease: Lease) -> Result<(
         Patience::Wait
     };
     let mut job = Job::new(call, request);
-    if let Some(response) = job.evaluate(patience, None) {
+    if let Verdict::Answer(response) = job.evaluate(patience, Reads::Memory, None) {
         let answer = call.answer(&response)?;
         let slot = call.connection.open(Pending::Task, lease, 0);
         call.connection.answer(slot, answer);
@@ -59,7 +76,8 @@ pub(crate) fn step(call: &Call, request: FetchRequest, lease: Lease) -> Result<(
     }
     let parked = Arc::new(Parked {
         deadline: deadline(wait),
-        job: Mutex::new(Some(job)),
+        over: AtomicBool::new(patience == Patience::Over),
+        state: Mutex::new(State::Waiting(job)),
     });
     let slot = call
         .connection
@@ -116,14 +134,16 @@ fn whole_error(call: &Call, request: &FetchRequest, error: ErrorCode) -> FetchRe
 }
 
 impl Parked {
-    pub(crate) fn deadline(&self) -> Instant {
-        self.deadline
+    /// When it is to be answered at the latest; none while a thread has it, which answers by then or
+    /// puts it back.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        matches!(*self.state.lock(), State::Waiting(_)).then_some(self.deadline)
     }
 
     /// Notes the slot and returns the partitions to register with.
     fn begin(&self, request: u64) -> Vec<Arc<Partition>> {
-        let mut guard = self.job.lock();
-        let Some(job) = guard.as_mut() else {
+        let mut state = self.state.lock();
+        let State::Waiting(job) = &mut *state else {
             return Vec::new();
         };
         job.request = Some(request);
@@ -132,32 +152,49 @@ impl Parked {
 
     /// Looks whether there is enough now, and answers if so.
     pub(crate) fn look(self: &Arc<Self>, broker: &Broker) {
-        self.settle(broker, Patience::Wait);
+        // Inside a burst, so that nothing is stepped while the job is locked.
+        burst::run(broker, || self.settle(broker));
     }
 
     /// Answers with what is there.
     pub(crate) fn expire(self: &Arc<Self>, broker: &Broker) {
-        self.settle(broker, Patience::Over);
+        self.over.store(true, Ordering::SeqCst);
+        self.look(broker);
     }
 
-    /// Inside a burst, so that nothing is stepped while the job is locked.
-    fn settle(self: &Arc<Self>, broker: &Broker, patience: Patience) {
-        burst::run(broker, || self.settle_now(broker, patience));
+    fn patience(&self) -> Patience {
+        if self.over.load(Ordering::SeqCst) {
+            Patience::Over
+        } else {
+            Patience::Wait
+        }
     }
 
-    fn settle_now(self: &Arc<Self>, broker: &Broker, patience: Patience) {
-        let (job, response) = {
-            let mut guard = self.job.lock();
-            let Some(job) = guard.as_mut() else { return };
-            let Some(response) = job.evaluate(patience, Some(broker)) else {
-                return;
-            };
-            let Some(job) = guard.take() else { return };
-            (job, response)
+    fn settle(self: &Arc<Self>, broker: &Broker) {
+        let patience = self.patience();
+        let mut state = self.state.lock();
+        let State::Waiting(job) = &mut *state else {
+            return;
         };
-        self.leave(&job);
+        let (next, response) = match job.evaluate(patience, Reads::Memory, Some(broker)) {
+            Verdict::Wait => return,
+            Verdict::Answer(response) => (State::Done, Some(response)),
+            Verdict::Cold => (State::Reading(Vec::new()), None),
+        };
+        let State::Waiting(job) = std::mem::replace(&mut *state, next) else {
+            return;
+        };
+        drop(state);
+        match response {
+            Some(response) => self.answer(&job, &response),
+            None => self.read_later(job),
+        }
+    }
+
+    fn answer(self: &Arc<Self>, job: &Job, response: &FetchResponse) {
+        self.leave(job);
         let Some(request) = job.request else { return };
-        match job.call.answer(&response) {
+        match job.call.answer(response) {
             Ok(answer) => job.call.connection.answer(request, answer),
             Err(refusal) => {
                 warn!(%refusal, "closing a connection");
@@ -166,23 +203,64 @@ impl Parked {
         }
     }
 
-    /// Takes in that the leadership of a partition was confirmed or not.
-    pub(crate) fn confirmed(
-        self: &Arc<Self>,
-        broker: &Broker,
-        slot: u32,
-        result: Result<Published, ProduceError>,
-    ) {
-        if let Some(job) = self.job.lock().as_mut() {
+    /// Hands the fetch to a thread that may wait for the disk, when it is its turn.
+    fn read_later(self: &Arc<Self>, job: Job) {
+        let broker = Arc::clone(&job.call.broker);
+        let parked = Arc::clone(self);
+        broker.tokio().clone().spawn(async move {
+            let turn = Arc::clone(broker.disk_reads()).acquire_owned().await;
+            let read = tokio::task::spawn_blocking(move || {
+                burst::run(&broker, || parked.read(&broker, job));
+                drop(turn);
+            });
+            if let Err(error) = read.await {
+                warn!(%error, "a read from the disk was cut off");
+            }
+        });
+    }
+
+    /// Reads what there is from the disk and answers, or puts the fetch back where that is too
+    /// little. Blocks.
+    fn read(self: &Arc<Self>, broker: &Broker, mut job: Job) {
+        if Instant::now() >= self.deadline {
+            self.over.store(true, Ordering::SeqCst);
+        }
+        let verdict = job.evaluate(self.patience(), Reads::Disk, None);
+        let mut state = self.state.lock();
+        let State::Reading(confirmed) = &mut *state else {
+            drop(state);
+            return self.leave(&job);
+        };
+        if let Verdict::Answer(response) = verdict {
+            *state = State::Done;
+            drop(state);
+            return self.answer(&job, &response);
+        }
+        for (slot, result) in std::mem::take(confirmed) {
             job.confirmed(slot, result);
+        }
+        let connection = Arc::clone(&job.call.connection);
+        *state = State::Waiting(job);
+        drop(state);
+        // Its deadline counts again, and what came while it was away is looked at.
+        connection.look_again();
+        self.settle(broker);
+    }
+
+    /// Takes in that the leadership of a partition was confirmed or not.
+    pub(crate) fn confirmed(self: &Arc<Self>, broker: &Broker, slot: u32, result: Confirmation) {
+        match &mut *self.state.lock() {
+            State::Waiting(job) => job.confirmed(slot, result),
+            State::Reading(confirmed) => confirmed.push((slot, result)),
+            State::Done => {}
         }
         self.look(broker);
     }
 
     /// The connection has ended.
     pub(crate) fn forget(self: &Arc<Self>) {
-        let job = self.job.lock().take();
-        if let Some(job) = job {
+        let before = std::mem::replace(&mut *self.state.lock(), State::Done);
+        if let State::Waiting(job) = before {
             self.leave(&job);
         }
     }
