@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -113,6 +113,8 @@ pub struct Refused {
     /// Why.
     pub error: OpenError,
 }
+
+type OpenedGroup = (LogIdentity, Result<Partition, OpenError>);
 
 /// What opening a node found.
 #[derive(Debug)]
@@ -255,26 +257,24 @@ impl Node {
         if unclean_power_loss {
             node.note_short(&mut groups)?;
         }
-        let mut controller = Some(controller);
-        // Group 0 is the first of them.
-        for record in groups.into_values() {
-            let identity = record.identity.clone();
-            tracing::debug!(
-                group = identity.group,
-                durable_index = record.durable_index,
-                entries = record.entries.len(),
-                cut = record.unfinished_cut,
-                "what the node store knows"
-            );
-            match node.open_group(&record, group_settings(&identity)) {
-                Ok(partition) => {
-                    if identity.group == CONTROLLER_GROUP
-                        && let Some(controller) = controller.take()
-                    {
-                        controller(&node, &partition.handle)?;
-                    }
-                    opened.partitions.push(partition);
-                }
+        let mut results = Vec::new();
+        if let Some(record) = groups.remove(&CONTROLLER_GROUP) {
+            let settings = group_settings(&record.identity);
+            let result = node.open_group(&record, settings);
+            if let Ok(partition) = &result {
+                controller(&node, &partition.handle)?;
+            }
+            results.push((record.identity, result));
+        }
+        let records = groups.into_values();
+        let with_settings = records.map(|record| {
+            let settings = group_settings(&record.identity);
+            (record, settings)
+        });
+        results.extend(node.open_groups(with_settings.collect()));
+        for (identity, result) in results {
+            match result {
+                Ok(partition) => opened.partitions.push(partition),
                 Err(error) => {
                     tracing::error!(group = identity.group, %error, "a partition is out of service");
                     opened.refused.push(Refused { identity, error });
@@ -348,6 +348,37 @@ impl Node {
         usize::try_from(group % self.settings.shards.max(1) as u64).unwrap_or(0)
     }
 
+    /// Opens groups side by side on as many threads as flush: each waits for syncs of its own files,
+    /// and one after another they would wait many times as long. A simulation has no threads.
+    fn open_groups(&self, records: Vec<(GroupRecord, GroupSettings)>) -> Vec<OpenedGroup> {
+        let threads = self.settings.store.flush_threads.min(records.len());
+        let open = |(record, settings): &(GroupRecord, GroupSettings)| {
+            let result = self.open_group(record, settings.clone());
+            (record.identity.clone(), result)
+        };
+        if threads < 2 {
+            return records.iter().map(open).collect();
+        }
+        let next = AtomicUsize::new(0);
+        let results: Vec<Mutex<Option<OpenedGroup>>> =
+            records.iter().map(|_| Mutex::new(None)).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        let (Some(record), Some(result)) = (records.get(at), results.get(at))
+                        else {
+                            return;
+                        };
+                        *result.lock() = Some(open(record));
+                    }
+                });
+            }
+        });
+        results.into_iter().filter_map(Mutex::into_inner).collect()
+    }
+
     fn open_group(
         &self,
         record: &GroupRecord,
@@ -355,6 +386,13 @@ impl Node {
     ) -> Result<Partition, OpenError> {
         let dir = self.directory_of(&record.identity);
         let group = record.identity.group;
+        tracing::debug!(
+            group,
+            durable_index = record.durable_index,
+            entries = record.entries.len(),
+            cut = record.unfinished_cut,
+            "what the node store knows"
+        );
         if record.trust != FileTrust::Sound {
             tracing::warn!(
                 group,

@@ -203,6 +203,7 @@ async fn open(broker: &Arc<Broker>) -> Result<(), StartError> {
     let opening = tokio::task::spawn_blocking(move || {
         let data = broker.config().data_dir.clone();
         prepare(&data)?;
+        raise_descriptor_limit();
         let shards = match broker.config().shards {
             0 => thread::available_parallelism().map_or(1, usize::from),
             shards => shards,
@@ -301,6 +302,18 @@ fn above(path: &Path) -> &Path {
     match path.parent() {
         Some(above) if !above.as_os_str().is_empty() => above,
         _ => Path::new("."),
+    }
+}
+
+/// As many descriptors as the process may have: the usual limit is meant for programs that `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            warn!(%error, "the limit of open files cannot be raised");
+        }
     }
 }
 

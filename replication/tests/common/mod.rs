@@ -113,15 +113,24 @@ impl TestNode {
         Self::with_clock(disk, Arc::default())
     }
 
+    /// One that opens its groups on so many threads.
+    pub(crate) fn with_threads(disk: Arc<dyn Disk>, threads: usize) -> Self {
+        Self::start(disk, Arc::default(), threads)
+    }
+
     /// One whose clock is moved by the test.
     pub(crate) fn with_clock(disk: Arc<dyn Disk>, clock_us: Arc<AtomicU64>) -> Self {
+        Self::start(disk, clock_us, 0)
+    }
+
+    fn start(disk: Arc<dyn Disk>, clock_us: Arc<AtomicU64>, flush_threads: usize) -> Self {
         let settings = NodeSettings {
             node_id: 1,
             kernel_boot_id: "boot".into(),
             new_directory_id: Uuid::from_u128(1),
             store: NodeConfig {
                 wal_bytes: 1 << 20,
-                flush_threads: 0,
+                flush_threads,
                 ..NodeConfig::default()
             },
             group: GroupConfig::default(),

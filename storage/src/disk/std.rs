@@ -4,19 +4,21 @@
 //! [`Bytes`], and the question which of its pages are in memory. Everything is written with
 //! `pwritev`, never through a map.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Weak};
 
 use bytes::Bytes;
 use memmap2::MmapOptions;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::{
     Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock, statvfs, syncfs,
 };
+use rustix::process::{Resource, getrlimit};
 
 use super::{DirEntry, Disk, DiskFile, OpenMode};
 
@@ -94,14 +96,7 @@ impl Disk for StdDisk {
             OpenMode::ReadOnly => &mut options,
         };
         let file = options.open(path)?;
-        let len = file.metadata()?.len();
-        Ok(Arc::new(StdFile {
-            file,
-            path: path.to_path_buf(),
-            len: AtomicU64::new(len),
-            reserved: AtomicU64::new(0),
-            map: RwLock::new(Bytes::new()),
-        }))
+        Ok(StdFile::new(file, path, mode, &DESCRIPTORS)?)
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -182,11 +177,70 @@ impl Disk for StdDisk {
     }
 }
 
+/// The descriptors of this process's files: above a limit, those that nothing has needed for the
+/// longest time are closed, and opened again by whoever needs them. Segments that were ended are
+/// read through maps, so ten thousand of them need no descriptor.
+#[derive(Debug)]
+struct Descriptors {
+    limit: usize,
+    /// A descriptor each, in about the order in which they were last looked at.
+    open: Mutex<VecDeque<Weak<StdFile>>>,
+}
+
+/// Half of what the process may have: sockets need the rest.
+static DESCRIPTORS: LazyLock<Descriptors> = LazyLock::new(|| {
+    let may_have = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let half = usize::try_from(may_have / 2).unwrap_or(usize::MAX);
+    Descriptors::new(half.clamp(LEAST_DESCRIPTORS, MOST_DESCRIPTORS))
+});
+
+const LEAST_DESCRIPTORS: usize = 64;
+const MOST_DESCRIPTORS: usize = 16 << 10;
+/// Files that one opening looks at, so that it costs little where all are needed.
+const LOOKS: usize = 16;
+
+impl Descriptors {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            open: Mutex::default(),
+        }
+    }
+
+    /// Notes a descriptor that was opened, and closes others where there are too many.
+    fn opened(&self, file: &Weak<StdFile>) {
+        let mut open = self.open.lock();
+        open.push_back(Weak::clone(file));
+        for _ in 0..LOOKS {
+            if open.len() <= self.limit {
+                return;
+            }
+            let Some(oldest) = open.pop_front() else {
+                return;
+            };
+            if oldest.upgrade().is_some_and(|file| !file.close_if_idle()) {
+                open.push_back(oldest);
+            }
+        }
+    }
+}
+
 /// An open file of the operating system.
 #[derive(Debug)]
 struct StdFile {
-    file: File,
+    /// The descriptor; it may be closed while nothing needs it, see [`Descriptors`].
+    file: RwLock<Option<Arc<File>>>,
+    descriptors: &'static Descriptors,
+    me: Weak<StdFile>,
     path: PathBuf,
+    /// Device and inode: what the path named when it was opened.
+    identity: (u64, u64),
+    writable: bool,
+    /// Something was written that was not synced: only this descriptor is sure to be told when that
+    /// fails, so it stays open (W8).
+    unsynced: AtomicBool,
+    /// It was needed since it was last looked at.
+    used: AtomicBool,
     /// INVARIANT: never above the file's length. This process is the only writer of its data
     /// directory (it holds the lock), so the length is known without asking the kernel.
     len: AtomicU64,
@@ -197,13 +251,82 @@ struct StdFile {
 }
 
 impl StdFile {
+    fn new(
+        file: File,
+        path: &Path,
+        mode: OpenMode,
+        descriptors: &'static Descriptors,
+    ) -> io::Result<Arc<Self>> {
+        let metadata = file.metadata()?;
+        let made = Arc::new_cyclic(|me| Self {
+            file: RwLock::new(Some(Arc::new(file))),
+            descriptors,
+            me: Weak::clone(me),
+            path: path.to_path_buf(),
+            identity: (metadata.dev(), metadata.ino()),
+            writable: mode != OpenMode::ReadOnly,
+            unsynced: AtomicBool::new(false),
+            used: AtomicBool::new(true),
+            len: AtomicU64::new(metadata.len()),
+            reserved: AtomicU64::new(0),
+            map: RwLock::new(Bytes::new()),
+        });
+        descriptors.opened(&made.me);
+        Ok(made)
+    }
+
+    /// The descriptor, opened again where it was closed.
+    fn file(&self) -> io::Result<Arc<File>> {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        if let Some(file) = &*self.file.read() {
+            return Ok(Arc::clone(file));
+        }
+        let file = {
+            let mut slot = self.file.write();
+            if let Some(file) = &*slot {
+                return Ok(Arc::clone(file));
+            }
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(self.writable).open(&self.path)?;
+            let metadata = file.metadata()?;
+            if (metadata.dev(), metadata.ino()) != self.identity {
+                // Another file has its name now; this one can only be seen through its map.
+                return Err(ErrorKind::NotFound.into());
+            }
+            Arc::clone(slot.insert(Arc::new(file)))
+        };
+        self.descriptors.opened(&self.me);
+        Ok(file)
+    }
+
+    /// Closes the descriptor if nothing needs it; false where something does.
+    fn close_if_idle(&self) -> bool {
+        if self.used.swap(false, Ordering::Relaxed) || self.unsynced.load(Ordering::SeqCst) {
+            return false;
+        }
+        // Whoever is at it right now needs it.
+        let Some(mut slot) = self.file.try_write() else {
+            return false;
+        };
+        // A write notes itself before it takes the descriptor.
+        if self.unsynced.load(Ordering::SeqCst) {
+            return false;
+        }
+        *slot = None;
+        true
+    }
+
     fn refresh_len(&self) -> io::Result<()> {
         self.len
-            .store(self.file.metadata()?.len(), Ordering::Release);
+            .store(self.file()?.metadata()?.len(), Ordering::Release);
         Ok(())
     }
 
     fn write_slices(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<u64> {
+        self.unsynced.store(true, Ordering::SeqCst);
+        let file = self.file()?;
         let mut at = offset;
         for bufs in bufs.chunks(MAX_SLICES) {
             let mut owned: Vec<IoSlice<'_>> = bufs.to_vec();
@@ -211,7 +334,7 @@ impl StdFile {
             // Empty slices at the front would make a write of nothing look like a full disk.
             IoSlice::advance_slices(&mut rest, 0);
             while !rest.is_empty() {
-                match rustix::io::pwritev(&self.file, rest, at) {
+                match rustix::io::pwritev(&file, rest, at) {
                     Ok(0) => return Err(ErrorKind::WriteZero.into()),
                     Ok(written) => {
                         at += written as u64;
@@ -237,6 +360,7 @@ impl StdFile {
             .max(self.len.load(Ordering::Acquire).saturating_mul(2))
             .max(MIN_MAP_BYTES);
         let span = usize::try_from(span).map_err(|_| io::Error::from(ErrorKind::FileTooLarge))?;
+        let file = self.file()?;
         // SAFETY: three things make a map unsafe, and none happens here.
         // 1. Its bytes change while a slice is read. `slice` hands out only what lies below the
         //    length when it is called, and its contract is that the caller asks only for bytes
@@ -248,7 +372,7 @@ impl StdFile {
         //    file is never cut below a slice (the contract of `set_len`); unlinking it keeps its
         //    pages. The part beyond is never read, only spanned.
         // 3. It is written through. It is mapped read-only and nothing here asks for more.
-        let fresh = unsafe { MmapOptions::new().len(span).map(&self.file)? };
+        let fresh = unsafe { MmapOptions::new().len(span).map(&*file)? };
         *map = Bytes::from_owner(fresh);
         Ok(map.clone())
     }
@@ -264,7 +388,7 @@ impl DiskFile for StdFile {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buf, offset)
+        self.file()?.read_exact_at(buf, offset)
     }
 
     fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
@@ -282,19 +406,27 @@ impl DiskFile for StdFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        let file = self.file()?;
+        // What is written meanwhile says so itself.
+        self.unsynced.store(false, Ordering::SeqCst);
+        let synced = file.sync_data();
+        if synced.is_err() {
+            self.unsynced.store(true, Ordering::SeqCst);
+        }
+        synced
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         // Lowered first and raised last, so that no reader is let beyond the end meanwhile.
         self.len.fetch_min(len, Ordering::AcqRel);
-        let done = self.file.set_len(len);
+        self.unsynced.store(true, Ordering::SeqCst);
+        let done = self.file()?.set_len(len);
         self.refresh_len()?;
         done
     }
 
     fn reserve(&self, len: u64) -> io::Result<()> {
-        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, len) {
+        match fallocate(&*self.file()?, FallocateFlags::KEEP_SIZE, 0, len) {
             // A file system that cannot reserve works as well, only a full disk is noticed later.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
             Err(errno) => return Err(errno.into()),
@@ -304,7 +436,8 @@ impl DiskFile for StdFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
+        self.unsynced.store(true, Ordering::SeqCst);
+        match fallocate(&*self.file()?, FallocateFlags::empty(), 0, len) {
             Ok(()) => self.refresh_len(),
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
                 if self.len.load(Ordering::Acquire) < len {
@@ -347,7 +480,8 @@ impl DiskFile for StdFile {
     fn bring_in(&self, offset: u64, len: usize) -> io::Result<()> {
         // The kernel begins to read all of it at once; the reads below wait for it.
         let all = std::num::NonZeroU64::new(len as u64);
-        let _ = fadvise(&self.file, offset, all, Advice::WillNeed);
+        let file = self.file()?;
+        let _ = fadvise(&file, offset, all, Advice::WillNeed);
         let mut buffer = vec![0; len.min(BRING_IN_BYTES)];
         let end = offset.saturating_add(len as u64);
         let mut at = offset;
@@ -355,7 +489,7 @@ impl DiskFile for StdFile {
             let left = usize::try_from(end - at).unwrap_or(usize::MAX);
             let take = left.min(buffer.len());
             let part = buffer.get_mut(..take).unwrap_or_default();
-            self.file.read_exact_at(part, at)?;
+            file.read_exact_at(part, at)?;
             at += take as u64;
         }
         Ok(())
@@ -468,6 +602,67 @@ mod tests {
         log.bring_in(hole as u64 * page as u64, 64 * page).unwrap();
         assert_eq!(log.resident(from, bytes.len() - 10), bytes.len() - 10);
         assert_eq!(log.slice(0, bytes.len()).unwrap(), bytes);
+    }
+
+    /// Descriptors of this process for files below a directory.
+    fn descriptors_in(dir: &Path) -> usize {
+        let dir = dir.canonicalize().unwrap();
+        fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
+            .filter(|path| path.starts_with(&dir))
+            .count()
+    }
+
+    #[test]
+    fn descriptors_that_nothing_needs_are_closed_and_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let few: &'static Descriptors = Box::leak(Box::new(Descriptors::new(8)));
+        let open = |n: u32| {
+            let path = dir.path().join(n.to_string());
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            let file = options.open(&path).unwrap();
+            StdFile::new(file, &path, OpenMode::Create, few).unwrap()
+        };
+        let files: Vec<Arc<StdFile>> = (0..100).map(open).collect();
+        for (n, file) in (0_u32..).zip(&files) {
+            file.write_all_at(&[IoSlice::new(&n.to_be_bytes())], 0)
+                .unwrap();
+        }
+        assert_eq!(
+            descriptors_in(dir.path()),
+            100,
+            "W8: what is not synced stays open"
+        );
+        for file in &files {
+            file.sync_data().unwrap();
+        }
+        // Every opening looks at a few of the others.
+        let more: Vec<Arc<StdFile>> = (100..120).map(open).collect();
+        assert!(descriptors_in(dir.path()) <= 8);
+        for (n, file) in (0_u32..).zip(&files) {
+            let mut bytes = [0; 4];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            assert_eq!(u32::from_be_bytes(bytes), n);
+            assert_eq!(file.slice(0, 4).unwrap(), n.to_be_bytes()[..]);
+            assert!(descriptors_in(dir.path()) <= 8 + 1);
+        }
+        drop(more);
+        // Another file of that name is not taken for it.
+        let last = files.first().unwrap();
+        let (moved, path) = (dir.path().join("moved"), dir.path().join("0"));
+        for file in &files {
+            file.len().unwrap();
+        }
+        let again: Vec<Arc<StdFile>> = (200..220).map(open).collect();
+        fs::rename(&path, &moved).unwrap();
+        fs::write(&path, b"another").unwrap();
+        let mut bytes = [0; 4];
+        let error = last.read_exact_at(&mut bytes, 0).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(last.slice(0, 4).unwrap(), [0; 4][..]);
+        drop(again);
     }
 
     #[test]
