@@ -625,10 +625,24 @@ impl Group {
         {
             return;
         }
+        if message.kind == RaftKind::HeartbeatResponse && message.term == self.term() {
+            self.snapshot_arrived(from, message.commit);
+        }
         if let Some(message) = message_to_raft(from, self.replica, message) {
             // Errors say that a message is of no use, which is no news.
             let _ = self.node.step(message);
             self.reseed();
+        }
+    }
+
+    /// R4: the answer to a snapshot may be lost, and its sender is not the one who would have to be
+    /// told of that. A commit index that reaches the snapshot says that it arrived; what of it is
+    /// persisted the replica says when it is sent what follows.
+    fn snapshot_arrived(&mut self, replica: u64, commit: u64) {
+        let awaited = self.node.raft.prs().get(replica);
+        if awaited.is_some_and(|p| p.pending_snapshot != 0 && p.pending_snapshot <= commit) {
+            self.node
+                .report_snapshot(replica, raft::SnapshotStatus::Finish);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use riverrun_replication::conf::{Change, members};
-use riverrun_replication::message::{Body, RaftKind};
+use riverrun_replication::message::{Body, RaftKind, RaftMessage};
 use riverrun_replication::shard::Input;
 use riverrun_replication::{ProduceError, Role};
 use riverrun_storage::Disk;
@@ -256,6 +256,26 @@ fn r4_a_lost_snapshot_is_reported() {
             replica: D,
         }],
     );
+    d_is_a_full_member(&mut cluster);
+}
+
+#[test]
+fn r4_a_lost_answer_to_a_snapshot() {
+    // D is told that its answer was lost, and A is not.
+    let mut cluster = dropped_head();
+    cluster.change(A, &[Change::AddLearner(D)]);
+    let mut lost = 0;
+    for _ in 0..30 {
+        cluster.tick(A);
+        let answer = |sent: &Sent| {
+            let accepts = |raft: &RaftMessage| !raft.reject && raft.index > 0;
+            let accepted = matches!(&sent.message.body, Body::Raft(raft) if accepts(raft));
+            sent.from == D && sent.is_acknowledgement() && accepted
+        };
+        cluster.run_only(&[A, F, C, D], |sent| lost > 0 || !answer(sent));
+        lost += cluster.lose(answer);
+    }
+    assert_eq!(lost, 1);
     d_is_a_full_member(&mut cluster);
 }
 
