@@ -10,7 +10,7 @@ use riverrun_storage::{LogConfig, LogIdentity};
 use uuid::Uuid;
 
 use super::machine::Machine;
-use super::wire::Sent;
+use super::wire::{Mishap, Sent};
 
 /// The nodes. Replica `n` of [`GROUP`] is on node `n` until a test replaces it.
 pub(super) const A: u64 = 1;
@@ -100,6 +100,8 @@ pub(super) struct Cluster {
     machines: BTreeMap<u64, Machine>,
     /// Messages that were sent and neither arrived nor were lost.
     pub(super) wire: VecDeque<Sent>,
+    /// What happens to one of them.
+    pub(super) mishap: Option<Mishap>,
     /// Where replicas are.
     routes: BTreeMap<(u64, u64), u64>,
     /// The controller's orders: the replica, its node, and the directory that it was ordered for.
@@ -126,6 +128,7 @@ impl Cluster {
             plan: plan.clone(),
             machines: BTreeMap::new(),
             wire: VecDeque::new(),
+            mishap: None,
             routes: BTreeMap::new(),
             orders: Vec::new(),
             asked: BTreeMap::new(),
@@ -273,11 +276,12 @@ impl Cluster {
             Effect::Send(message) => {
                 let to = self.routes.get(&(message.group, message.to)).copied();
                 if let Some(to) = to {
-                    self.wire.push_back(Sent {
+                    let sent = Sent {
                         from: at,
                         to,
                         message,
-                    });
+                    };
+                    self.send(sent);
                 }
             }
             Effect::Produced { ticket, outcome } => {

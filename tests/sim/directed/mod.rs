@@ -13,6 +13,7 @@
 //! | `leaders` | L1 to L5, L7 |
 //! | `recovering` | R1, R2, R2b |
 //! | `replaced` | R3, R4 |
+//! | `mishaps` | the longest of them, with each of their messages lost, doubled or late |
 //! | `stops` | cuts, resets and all else that blocks, with the machine stopping in any call |
 
 mod cluster;
@@ -20,6 +21,7 @@ mod disks;
 mod flushing;
 mod leaders;
 mod machine;
+mod mishaps;
 mod progress;
 mod recovering;
 mod replaced;

@@ -33,7 +33,8 @@ fn stopping(
             let stopped = !cluster.runs(at);
             cluster.kill(at);
             cluster.start(at);
-            is_sound(&mut cluster);
+            let all = cluster.nodes();
+            is_sound(&mut cluster, &all);
             then(&mut cluster);
             if !stopped {
                 assert!(calls > 3, "the steps do nothing");
@@ -45,23 +46,22 @@ fn stopping(
 }
 
 /// Everybody is there, and in time has the same; nothing that was acknowledged is missing.
-fn is_sound(cluster: &mut Cluster) {
-    let all = cluster.nodes();
-    for at in &all {
+pub(super) fn is_sound(cluster: &mut Cluster, all: &[u64]) {
+    for at in all {
         if !cluster.runs(*at) {
             cluster.start(*at);
         }
     }
-    cluster.pass(&all, 40);
+    cluster.pass(all, 40);
     let mut ticks = 40;
     while cluster.leader().is_none() {
         assert!(ticks < 400, "nobody leads");
-        cluster.pass(&all, 10);
+        cluster.pass(all, 10);
         ticks += 10;
     }
     let leader = cluster.leader().unwrap();
     cluster.produce_acked(leader, "in the end");
-    cluster.spread(leader, &all);
+    cluster.spread(leader, all);
     assert_eq!(cluster.out_of_service, [].into());
     let start = cluster.published(leader).log_start_offset;
     let events = cluster.consume(leader);
@@ -71,7 +71,7 @@ fn is_sound(cluster: &mut Cluster) {
         }
     }
     let last = cluster.last_index(leader);
-    for at in all {
+    for at in all.iter().copied() {
         assert_eq!(cluster.last_index(at), last, "node {at}");
         let first = cluster.entries(at)[0]
             .index

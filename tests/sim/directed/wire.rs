@@ -49,7 +49,74 @@ impl Sent {
     }
 }
 
+/// What may happen to a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It never arrives, and its sender learns of it.
+    Lost,
+    /// It arrives, and when all is over once more.
+    Twice,
+    /// It arrives when all is over.
+    Late,
+}
+
+/// One message that something happens to.
+#[derive(Debug)]
+pub(super) struct Mishap {
+    /// How many are sent before it.
+    left: u64,
+    fate: Fate,
+    /// It, once it was sent.
+    late: Option<Sent>,
+}
+
 impl Cluster {
+    /// After so many more messages, something happens to one.
+    pub(super) fn meddle(&mut self, after: u64, fate: Fate) {
+        self.mishap = Some(Mishap {
+            left: after,
+            fate,
+            late: None,
+        });
+    }
+
+    pub(super) fn send(&mut self, sent: Sent) {
+        if let Some(mishap) = &mut self.mishap
+            && mishap.late.is_none()
+        {
+            if mishap.left == 0 {
+                mishap.late = Some(sent.clone());
+                if mishap.fate != Fate::Twice {
+                    return;
+                }
+            } else {
+                mishap.left -= 1;
+            }
+        }
+        self.wire.push_back(sent);
+    }
+
+    /// What happened to a message comes to its end: the sender of a lost one learns of it, a late
+    /// one arrives. False where no message was met.
+    pub(super) fn meddled(&mut self) -> bool {
+        let Some(Mishap {
+            late: Some(sent),
+            fate,
+            ..
+        }) = self.mishap.take()
+        else {
+            return false;
+        };
+        eprintln!("it was {:?}", sent.message);
+        if fate != Fate::Lost {
+            self.wire.push_back(sent);
+        } else if self.runs(sent.from) {
+            let (group, replica) = (sent.message.group, sent.message.to);
+            self.turn(sent.from, vec![Input::Unreachable { group, replica }]);
+        }
+        true
+    }
+
     /// Lets every message that fits and is on its way now arrive, in order; says how many did.
     /// Those for a node that does not run are lost.
     pub(super) fn deliver(&mut self, fits: impl Fn(&Sent) -> bool) -> usize {

@@ -1,0 +1,144 @@
+//! One message is lost, arrives twice, or arrives when all is over: each of those that are sent while
+//! replicas are elected, become whole, are filled and replaced.
+
+use riverrun_replication::conf::Change;
+use riverrun_replication::shard::Input;
+
+use super::cluster::{A, C, Cluster, D, F, GROUP, Plan};
+use super::recovering::{ALL, all_lose_power, short_cluster};
+use super::replaced::dropped_head;
+use super::stops::is_sound;
+use super::wire::Fate;
+
+/// Takes the steps as often as messages are sent in them, with something happening to another one
+/// each time. Then these nodes must have the same, and nothing that was acknowledged is missing.
+fn meddling(
+    among: &[u64],
+    begin: impl Fn() -> Cluster,
+    steps: impl Fn(&mut Cluster),
+    then: impl Fn(&mut Cluster),
+) {
+    for fate in [Fate::Lost, Fate::Twice, Fate::Late] {
+        let mut after = 0;
+        loop {
+            // Seen where the test fails.
+            eprintln!("message {after}: {fate:?}");
+            let mut cluster = begin();
+            cluster.meddle(after, fate);
+            steps(&mut cluster);
+            let met = cluster.meddled();
+            is_sound(&mut cluster, among);
+            then(&mut cluster);
+            if !met {
+                assert!(after > 10, "the steps send nothing");
+                break;
+            }
+            after += 1;
+        }
+    }
+}
+
+#[test]
+fn in_an_election_of_the_recovering() {
+    let begin = || {
+        let mut cluster = all_lose_power();
+        ALL.iter().for_each(|at| cluster.start(*at));
+        cluster
+    };
+    let steps = |cluster: &mut Cluster| cluster.pass(&ALL, 45);
+    meddling(&ALL, begin, steps, |cluster| {
+        assert!(ALL.iter().all(|at| !cluster.partition(*at).is_recovering()));
+        let leader = cluster.leader().unwrap();
+        assert_eq!(cluster.consume(leader)[..3], ["base", "second", "third"]);
+    });
+}
+
+#[test]
+fn in_becoming_whole() {
+    let begin = || {
+        let mut cluster = short_cluster();
+        cluster.power_cut(F);
+        cluster.cut_off(F);
+        cluster.start(F);
+        cluster
+    };
+    let steps = |cluster: &mut Cluster| cluster.pass(&ALL, 10);
+    meddling(&ALL, begin, steps, |cluster| {
+        assert!(ALL.iter().all(|at| !cluster.partition(*at).is_recovering()));
+    });
+}
+
+#[test]
+fn in_a_change_of_leaders() {
+    let begin = || {
+        let mut cluster = Cluster::of_three(Plan::voters(&ALL));
+        cluster.produce_as_p(A, 0, "zero");
+        cluster.run(&[A, F]);
+        cluster.produce_as_p(A, 1, "one");
+        cluster.deliver(|sent| sent.to == F);
+        cluster
+    };
+    let steps = |cluster: &mut Cluster| {
+        cluster.kill(A);
+        cluster.pass(&[F, C], 25);
+        cluster.start(A);
+        cluster.pass(&ALL, 5);
+    };
+    meddling(&ALL, begin, steps, |cluster| {
+        let leader = cluster.leader().unwrap();
+        for (sequence, event) in (0..).zip(["zero", "one"]) {
+            let again = cluster.produce_as_p(leader, sequence, event);
+            cluster.run(&ALL);
+            assert!(cluster.acked(again).is_some());
+            let there = cluster.consume(leader);
+            assert_eq!(there.iter().filter(|other| *other == event).count(), 1);
+        }
+    });
+}
+
+/// D takes the place of F.
+fn replace(cluster: &mut Cluster) {
+    let all = [A, F, C, D];
+    let filled = [Change::AddLearner(D)];
+    let instead = [Change::AddVoter(D), Change::Remove(F)];
+    for (changes, voters) in [
+        (filled.as_slice(), [A, F, C]),
+        (instead.as_slice(), [A, C, D]),
+    ] {
+        for _ in 0..8 {
+            let Some(leader) = cluster.leader() else {
+                cluster.pass(&all, 5);
+                continue;
+            };
+            let conf = cluster.partition(leader).group().conf().1.clone();
+            let mut there = conf.get_voters().to_vec();
+            there.sort_unstable();
+            let filled = conf.get_learners() == [D] || voters.contains(&D);
+            if there == voters && filled && conf.get_voters_outgoing().is_empty() {
+                break;
+            }
+            cluster.change(leader, changes);
+            cluster.pass(&all, 4);
+        }
+    }
+    // And leads.
+    if let Some(leader) = cluster.leader() {
+        let (group, to) = (GROUP, D);
+        cluster.turn(leader, vec![Input::Transfer { group, to }]);
+    }
+    cluster.pass(&all, 4);
+}
+
+#[test]
+fn in_a_replacement() {
+    meddling(&[A, C, D], dropped_head, replace, |cluster| {
+        let conf = cluster.partition(D).group().conf().1.clone();
+        assert_eq!(riverrun_replication::conf::members(&conf), [A, C, D]);
+        let leader = cluster.leader().unwrap();
+        let again = cluster.produce_as_p(leader, 0, "of P");
+        let next = cluster.produce_as_p(leader, 1, "next of P");
+        cluster.run(&[A, C, D]);
+        assert_eq!(cluster.acked(again), Some(1));
+        assert!(cluster.acked(next).is_some());
+    });
+}
