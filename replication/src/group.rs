@@ -1039,17 +1039,19 @@ impl Group {
         let hold = !planted::is(Bug::L3)
             && (record.hard_sequence != 0 || self.records.iter().any(|r| r.hard_sequence != 0));
         let at_once = self.convert(ready.take_messages());
-        let after = self.convert(ready.take_persisted_messages());
+        let mut after = self.convert(ready.take_persisted_messages());
         if hold {
             record.messages.extend(at_once);
         } else {
             self.out.messages.extend(at_once);
         }
         if planted::is(Bug::FollowerAckBeforePersist) {
-            self.out.messages.extend(after);
-        } else {
-            record.messages.extend(after);
+            let early: Vec<_> = after
+                .extract_if(.., |(_, m)| m.kind == RaftKind::AppendResponse)
+                .collect();
+            self.out.messages.extend(early);
         }
+        record.messages.extend(after);
         let committed = ready.take_committed_entries();
         self.records.push_back(record);
         self.node.advance_append_async(ready);
@@ -1111,7 +1113,7 @@ impl Group {
 
     fn replace_from(&mut self, first: u64, record: &mut Record, settled: u64) {
         assert!(
-            first > settled || planted::is(Bug::TruncateBelowCommit),
+            first > settled,
             "I3: nothing at or below commit is replaced"
         );
         self.node.mut_store().cut(first);
@@ -1123,6 +1125,12 @@ impl Group {
         if first > self.issued {
             return;
         }
+        // What the files lose: the planted bug takes the last committed entry along.
+        let from = if planted::is(Bug::TruncateBelowCommit) {
+            first.min(settled).max(self.log().start().prev_index + 1)
+        } else {
+            first
+        };
         self.issued = first - 1;
         self.written = self.written.min(first - 1);
         self.durable = self.durable.min(first - 1);
@@ -1132,15 +1140,15 @@ impl Group {
         match &mut self.cut {
             None => {
                 self.cut = Some(Cut {
-                    from: first,
+                    from,
                     phase: CutPhase::Waiting,
                     reset: None,
                 })
             }
             Some(cut) if cut.phase == CutPhase::Waiting && cut.reset.is_none() => {
-                cut.from = cut.from.min(first);
+                cut.from = cut.from.min(from);
             }
-            Some(_) => self.next_cut = Some(self.next_cut.map_or(first, |at| at.min(first))),
+            Some(_) => self.next_cut = Some(self.next_cut.map_or(from, |at| at.min(from))),
         }
     }
 

@@ -258,6 +258,16 @@ impl Partition {
         &self.group
     }
 
+    /// What this leader counts a replica to hold, and the incarnation that said so; `None` where the
+    /// replica has not introduced itself in this term, or is contradicted (R2b).
+    #[must_use]
+    pub fn counted(&self, replica: u64) -> Option<(u64, u64)> {
+        let peer = self.peers.get(replica);
+        let counts =
+            self.group.is_leader() && peer.greeted_term == self.group.term() && !peer.contradicted;
+        counts.then(|| (self.group.matched(replica), peer.incarnation))
+    }
+
     /// Whether it may have lost acknowledged entries and is not whole again (R1).
     #[must_use]
     pub fn is_recovering(&self) -> bool {

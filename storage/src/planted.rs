@@ -17,7 +17,7 @@ pub enum Bug {
     FollowerAckBeforePersist,
     /// Data is written behind a non-data entry that is not durable yet (I4).
     SkipI4Barrier,
-    /// A truncation reaches below the commit index (I3).
+    /// A truncation takes the last committed entry along (I3).
     TruncateBelowCommit,
     /// A fetch is served above the high watermark.
     ServeAboveWatermark,

@@ -155,6 +155,7 @@ impl World {
             {
                 continue;
             }
+            self.promises_are_kept(node, &partition);
             inputs.push(process.place(group, Input::Add(Box::new(partition))));
         }
         if let Some(host) = self.hosts.get_mut(node) {
@@ -313,6 +314,7 @@ impl World {
     /// The machine loses power.
     pub fn lose_power(&mut self, node: usize) {
         self.summary.power_losses += 1;
+        self.look_at_all(node);
         self.memory_lost(node);
         let seed = self.rng.next();
         let model = match self.rng.below(4) {

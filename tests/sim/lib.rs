@@ -12,14 +12,16 @@
 //! | `world` | the queue of events, turns and their effects |
 //! | `workload`, `reader`, `history` | clients, consumers, and what they were told |
 //! | `operator` | brokers, topics, replacement of replicas |
-//! | `nemesis` | faults |
+//! | `nemesis`, `story` | faults; faults that follow each other on purpose |
+//! | `witness` | what replicas tell each other, and count of each other |
 //! | `settle` | the end: progress, then comparison |
 //! | `invariants` | what must never be seen, one file each |
-//! | `run`, `seeds`, `summary` | one run; runs that once failed; figures |
+//! | `run`, `seeds`, `bugs`, `summary` | one run; runs that once failed; planted bugs; figures |
 
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod bugs;
 pub mod clock;
 pub mod history;
 pub mod host;
@@ -34,8 +36,10 @@ pub mod rng;
 pub mod run;
 pub mod seeds;
 pub mod settle;
+pub mod story;
 pub mod summary;
 pub mod trace;
+pub mod witness;
 pub mod workload;
 pub mod world;
 

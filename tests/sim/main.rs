@@ -8,11 +8,13 @@
 //! sim --bench                      how many simulated seconds a wall second takes
 //! ```
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use riverrun_sim::{Options, Outcome, Summary, run, silence_panics};
+use riverrun_sim::bugs::named_by;
+use riverrun_sim::{Options, Summary, run, silence_panics};
 use riverrun_storage::planted::Bug;
 
 /// Simulates Riverrun clusters, one for each seed.
@@ -150,33 +152,44 @@ fn sweep(arguments: &Arguments, options: &Options) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Seeds until one finds the bug and passes without it.
+/// Seeds until one finds the bug, by an invariant that names it, and passes without it.
 fn hunt(bug: Bug, arguments: &Arguments, options: &Options) -> bool {
     let begun = now();
+    let mut others: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let limit = arguments.wall_seconds.map(Duration::from_secs);
+    let mut found = None;
+    let mut tried = 0;
     for seed in arguments.from..arguments.from.saturating_add(arguments.seeds) {
-        let Outcome {
-            violation: Some(violation),
-            ..
-        } = run(seed, options, Some(bug))
-        else {
+        if limit.is_some_and(|limit| begun.elapsed() > limit) {
+            break;
+        }
+        tried += 1;
+        let Some(violation) = run(seed, options, Some(bug)).violation else {
             continue;
         };
-        if run(seed, options, None).violation.is_some() {
+        if !named_by(bug).contains(&violation.invariant)
+            || run(seed, options, None).violation.is_some()
+        {
+            *others.entry(violation.invariant).or_default() += 1;
             continue;
         }
-        let tried = seed - arguments.from + 1;
-        let wall = begun.elapsed().as_secs();
-        say(&format!(
-            "{seed} {} {}  # {tried} seeds, {wall} s",
-            bug.name(),
-            violation.invariant
-        ));
-        return true;
+        found = Some((seed, violation.invariant));
+        break;
     }
-    say(&format!(
-        "# {} not found in {} seeds",
-        bug.name(),
-        arguments.seeds
-    ));
-    false
+    let wall = begun.elapsed().as_secs();
+    let others: String = others
+        .iter()
+        .map(|(invariant, count)| format!(", {count} times {invariant}"))
+        .collect();
+    match found {
+        Some((seed, invariant)) => say(&format!(
+            "{seed} {} {invariant} # {tried} seeds, {wall} s{others}",
+            bug.name()
+        )),
+        None => say(&format!(
+            "# {} not found in {tried} seeds, {wall} s{others}",
+            bug.name()
+        )),
+    }
+    found.is_some()
 }

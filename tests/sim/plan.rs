@@ -5,6 +5,7 @@
 
 use crate::clock::{MS, SECOND};
 use crate::rng::Rng;
+use crate::story::Story;
 
 /// Delays and losses of the network.
 #[derive(Debug, Clone, Copy)]
@@ -184,6 +185,10 @@ pub struct Plan {
     pub faults: Vec<(Fault, u64)>,
     /// Mean time between two faults.
     pub fault_every_us: u64,
+    /// The stories that are told.
+    pub stories: Vec<Story>,
+    /// Mean time between two of them.
+    pub story_every_us: u64,
     /// Mean time that a stopped process stays down.
     pub down_us: u64,
     /// The node that may lose what it had synced. One a run, so that never a majority does.
@@ -258,6 +263,8 @@ impl Plan {
             disk: disk_plan(&mut rng),
             faults: Vec::new(),
             fault_every_us: rng.between(100, 3000) * MS,
+            stories: Vec::new(),
+            story_every_us: 0,
             down_us: rng.between(50, 3000) * MS,
             victim: rng.index(nodes),
             skew_permille: if rng.coin() { rng.between(0, 200) } else { 0 },
@@ -266,7 +273,17 @@ impl Plan {
             tick_us: 50 * MS,
         };
         plan.faults = fault_classes(&mut rng, nodes, options.bench);
+        // A stream of their own: what else a seed decides does not hang on them.
+        let mut stories = Rng::stream(seed, "stories");
+        if stories.chance(450) && !options.bench {
+            // Where anything durable may be lost, few groups may acknowledge from memory.
+            plan.faults.retain(|(fault, _)| !fault.hurts_the_victim());
+        }
         plan.spare_the_victim();
+        if !plan.faults.is_empty() && !options.bench {
+            plan.stories = Story::draw(&mut stories, &plan.groups);
+            plan.story_every_us = stories.between(1500, 6000) * MS;
+        }
         if options.bench {
             plan.wal_bytes = 1 << 20;
             plan.small_round_max_bytes = 16 << 10;

@@ -6,7 +6,7 @@ use riverrun_record::{Limits, validate};
 use riverrun_replication::message::{Body, PeerMessage, RaftKind};
 use riverrun_replication::shard::{Effect, Input};
 use riverrun_replication::{Produce, ProduceError, Role, Ticket};
-use riverrun_storage::LogEntry;
+use riverrun_storage::{EntryKind, LogEntry};
 use uuid::Uuid;
 
 use crate::clock::{Clock, MS};
@@ -22,6 +22,7 @@ use crate::operator::Operator;
 use crate::plan::{Fault, Plan};
 use crate::reader::Readers;
 use crate::rng::Rng;
+use crate::story::{Deed, Step, Stories};
 use crate::summary::Summary;
 use crate::trace::Trace;
 use crate::workload::{Answer, Client, Request};
@@ -84,6 +85,11 @@ pub enum Event {
     },
     Operator,
     Fault,
+    Story {
+        step: Step,
+        node: usize,
+        group: u64,
+    },
     Look,
 }
 
@@ -114,6 +120,8 @@ pub struct World {
     pub invariants: Invariants,
     /// Faults.
     pub nemesis: Nemesis,
+    /// Faults that follow each other.
+    pub stories: Stories,
     /// The cluster's administration.
     pub operator: Operator,
     /// Consumers.
@@ -172,6 +180,7 @@ impl World {
             history: History::default(),
             invariants: Invariants::default(),
             nemesis: Nemesis::new(Rng::stream(seed, "nemesis")),
+            stories: Stories::new(&plan),
             operator: Operator::new(&plan),
             readers: Readers::new(Rng::stream(seed, "readers")),
             rng,
@@ -214,6 +223,11 @@ impl World {
         if !self.plan.faults.is_empty() {
             // Not before there is something to lose.
             self.clock.after(1500 * MS, Event::Fault);
+        }
+        if !self.plan.stories.is_empty() {
+            let (step, node, group) = (Step::Begin, 0, 0);
+            self.clock
+                .after(2500 * MS, Event::Story { step, node, group });
         }
     }
 
@@ -286,6 +300,7 @@ impl World {
             Event::Read { group } => self.read(group),
             Event::Operator => self.operate(),
             Event::Fault => self.strike(),
+            Event::Story { step, node, group } => self.tell(step, node, group),
             Event::Look => self.look_around(),
             _ => {}
         }
@@ -482,9 +497,15 @@ impl World {
             Effect::Write { group, entries } => {
                 self.want_write(node, process, group, entries, turn)
             }
-            Effect::Flush(item) => process.node.want_flush(item),
+            Effect::Flush(item) => {
+                self.note_cut(process, &item);
+                process.node.want_flush(item);
+            }
             Effect::Op { group, op } => process.node.want_op(group, op),
-            Effect::Send(message) => self.watch(message, turn),
+            Effect::Send(message) => {
+                self.note_promise(process, &message);
+                self.watch(message, turn);
+            }
             Effect::Produced { ticket, outcome } => {
                 let leader = match outcome {
                     Err(ProduceError::NotLeader) => self.hint(process, ticket),
@@ -682,6 +703,13 @@ impl World {
             }
             self.trace
                 .note(&[group, mark.index, mark.term, u64::from(mark.crc)]);
+            if mark.kind == EntryKind::Conf {
+                self.did(Deed::WritesChange, node, group);
+            }
+        }
+        if self.violation.is_some() {
+            // The log would refuse by an assertion what was found wrong here.
+            return;
         }
         let Some(input) = process.node.write(group, entries) else {
             return;
@@ -804,6 +832,9 @@ impl World {
         let mut inputs = Vec::new();
         for (group, op) in ops {
             self.watch_op(node, &mut process, group, &op);
+            if self.violation.is_some() {
+                break;
+            }
             if let Some(input) = process.node.run_op(group, &op) {
                 inputs.push((group, input));
             }
@@ -838,6 +869,7 @@ impl World {
                 let commit = view.checked;
                 view.cut(*from);
                 self.check(nothing_committed_is_cut::cuts(group, node, *from, commit));
+                self.did(Deed::Cuts, node, group);
             }
             Op::Reset { start, .. } => {
                 self.summary.snapshots += 1;
@@ -1025,6 +1057,25 @@ impl World {
         }
     }
 
+    /// Looks at every replica of a node before its memory is gone: what it has committed, others may
+    /// know of from it.
+    pub fn look_at_all(&mut self, node: usize) {
+        let Some(mut process) = self
+            .hosts
+            .get_mut(node)
+            .and_then(|host| host.process.take())
+        else {
+            return;
+        };
+        let groups: Vec<u64> = process.views.keys().copied().collect();
+        for group in groups {
+            self.look_at(node, &mut process, group);
+        }
+        if let Some(host) = self.hosts.get_mut(node) {
+            host.process = Some(process);
+        }
+    }
+
     /// Looks at a replica whose published state changed.
     fn look_at(&mut self, node: usize, process: &mut Process, group: u64) {
         let Some(handle) = process.node.handle(group) else {
@@ -1040,7 +1091,10 @@ impl World {
                 .leaders
                 .leads(group, published.term, handle.replica())
             {
-                Ok(true) => self.summary.elections += 1,
+                Ok(true) => {
+                    self.summary.elections += 1;
+                    self.did(Deed::Leads, node, group);
+                }
                 Ok(false) => {}
                 Err(violation) => self.check(Err(violation)),
             }
@@ -1097,6 +1151,12 @@ impl World {
         if checked.is_ok() {
             let committed = raft.log().offset_after(commit);
             checked = served::shows(group, node, published.high_watermark, committed);
+        }
+        if published.role == Role::Leader && commit > raft.durable() {
+            self.did(Deed::CommitsFromMemory, node, group);
+        }
+        if published.role == Role::Leader && checked.is_ok() {
+            checked = self.counts_what_is_held(node, partition);
         }
         if published.ready && published.role == Role::Leader && checked.is_ok() {
             if view.judged_term != published.term {

@@ -14,8 +14,10 @@ pub mod one_leader_per_term;
 pub mod one_value_at_one_offset;
 pub mod one_vote_per_replica_and_term;
 pub mod producer_state_rebuilt_equals_kept;
+pub mod promises_outlive_a_crash;
 pub mod same_index_and_term_same_bytes;
 pub mod watermark_never_goes_back;
+pub mod what_is_counted_is_held;
 
 use std::fmt;
 
@@ -54,6 +56,7 @@ pub struct Invariants {
     pub confirmed: confirmed_offsets_are_current::Asked,
     pub controllers: controllers_agree::Images,
     pub leaders: one_leader_per_term::Leaders,
+    pub promises: promises_outlive_a_crash::Promises,
     pub votes: one_vote_per_replica_and_term::Votes,
     pub watermarks: watermark_never_goes_back::Watermarks,
 }
