@@ -15,7 +15,6 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::format::SegmentFile;
 use crate::format::index::Indexes;
-use crate::format::sidecar::RECORD_LEN;
 use crate::log::error::{IoContext, LogResult};
 use crate::log::files::{Files, read_whole, remove};
 use crate::log::merge::{Draft, Merged};
@@ -146,10 +145,6 @@ impl Repair<'_> {
         for (index, record) in (first_index..).zip(&draft.records) {
             bytes.extend_from_slice(&record.encode(index));
         }
-        let skip = self.rewrite_from.saturating_sub(first_index);
-        let skip = usize::try_from(skip)
-            .unwrap_or(usize::MAX)
-            .min(draft.records.len());
         if draft.aux.is_empty() {
             files.remove(SegmentFile::Aux)?;
         } else if self.renew {
@@ -162,8 +157,10 @@ impl Repair<'_> {
             renew_whole(self.spec.disk, &files.path(SegmentFile::Raft), &bytes)?;
             return Ok(header_len as u64);
         }
+        // All of it: nothing says that the header ever reached the disk. A process that was killed with
+        // a sync of this file failing has noted nothing, and left pages that count as clean.
         let raft = files.open(SegmentFile::Raft, OpenMode::Create)?;
-        bring_to(raft, &bytes, header_len + skip * RECORD_LEN)?;
+        bring_to(raft, &bytes, 0)?;
         Ok(header_len as u64)
     }
 }
@@ -221,6 +218,10 @@ pub(super) fn write_indexes(
         if let Ok(file) = disk.open(&path, OpenMode::Existing)
             && read_whole(&file).is_ok_and(|old| old == bytes)
         {
+            if !bytes.is_empty() {
+                file.write_all_at(&[IoSlice::new(&bytes)], 0).at(&path)?;
+                file.sync_data().at(&path)?;
+            }
             continue;
         }
         files.remove(which)?;
