@@ -740,6 +740,42 @@ fn acks_0_is_not_answered_and_its_errors_close_the_connection() {
     broker.stop();
 }
 
+/// What only the shard can say about a produce without acknowledgement ends its connection too;
+/// and many of them are written one by one, in order, with other requests between them.
+#[test]
+fn acks_0_waits_its_turn_and_a_refusal_of_the_shard_closes_the_connection() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    client.create("quiet", 1, &[]);
+    let value = vec![5_u8; 100_000];
+    // Far more than a connection may have unanswered.
+    for round in 0..300 {
+        let request = produce_request("quiet", 0, 0, batch(&[&value]).freeze());
+        client.send(&request, 9);
+        if round % 100 == 99 {
+            let row = client.produce("quiet", batch(&[b"answered"]).freeze());
+            assert_eq!(
+                (row.error_code, row.base_offset),
+                (0, round + 1 + round / 100)
+            );
+        }
+    }
+    let id = client.call(&InitProducerIdRequest::default(), 4);
+    let mut builder =
+        BatchBuilder::new(Compression::None, None).producer(id.producer_id, id.producer_epoch, 0);
+    builder.append(now_ms(), None, Some(b"x"), &[]).unwrap();
+    let first = builder.build_mut().unwrap();
+    let mut gap = first.clone();
+    riverrun_record::stamp_producer(&mut gap, id.producer_id, id.producer_epoch, 7);
+    for batch in [first, gap] {
+        client.send(&produce_request("quiet", 0, 0, batch.freeze()), 9);
+    }
+    assert_eq!(client.frame(), None);
+    let row = broker.client().produce("quiet", batch(&[b"on"]).freeze());
+    assert_eq!((row.error_code, row.base_offset), (0, 304));
+    broker.stop();
+}
+
 /// Each of these gets a closed connection, and everybody else is served on.
 #[test]
 fn bad_frames_close_their_connection_and_no_other() {

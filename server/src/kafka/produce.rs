@@ -37,6 +37,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(600);
 pub(crate) struct Outstanding {
     version: i16,
     correlation_id: i32,
+    /// It is not answered (acks=0).
+    is_silent: bool,
     response: ProduceResponse,
     parts: Vec<Part>,
     left: usize,
@@ -124,6 +126,9 @@ impl Outstanding {
     }
 
     fn encode(&self) -> Answer {
+        if self.is_silent {
+            return Answer::default();
+        }
         match encode_response(&self.response, self.version, self.correlation_id) {
             Ok(encoded) => answer_of(encoded),
             Err(error) => {
@@ -269,34 +274,31 @@ fn post(
             answered: false,
         })
         .collect();
-    let mut request = u64::MAX;
-    if acks.is_some() {
-        let mut outstanding = Outstanding {
-            version: call.version,
-            correlation_id: call.correlation_id,
-            response,
-            parts,
-            left: checked.len(),
-            deadline: broker_deadline(timeout),
-        };
-        if checked.is_empty() {
-            let answer = outstanding.expire();
-            request = call.connection.open(Pending::Task, lease, 0);
-            call.connection.answer(request, answer);
-            return Ok(());
-        }
-        request = call
-            .connection
-            .open(Pending::Produce(Box::new(outstanding)), lease, bytes);
+    let mut outstanding = Outstanding {
+        version: call.version,
+        correlation_id: call.correlation_id,
+        is_silent: acks.is_none(),
+        response,
+        parts,
+        left: checked.len(),
+        deadline: broker_deadline(timeout),
+    };
+    if checked.is_empty() {
+        let answer = outstanding.expire();
+        let request = call.connection.open(Pending::Task, lease, 0);
+        call.connection.answer(request, answer);
+        return Ok(());
     }
+    // One that nobody hears of waits too, until it is written: its memory is given back then, and a
+    // client that sends faster than the disk takes is read no faster.
+    let request = call
+        .connection
+        .open(Pending::Produce(Box::new(outstanding)), lease, bytes);
     for (slot, (_, _, checked)) in (0_u32..).zip(checked) {
-        let ticket = match acks {
-            Some(_) => Ticket {
-                connection: call.connection.id(),
-                request,
-                slot,
-            },
-            None => Ticket::NONE,
+        let ticket = Ticket {
+            connection: call.connection.id(),
+            request,
+            slot,
         };
         let handle = checked.at.handle();
         let produce = Produce {
@@ -428,9 +430,11 @@ pub(crate) fn completed(
     ticket: Ticket,
     outcome: &ProduceOutcome,
 ) {
+    let mut unheard = None;
     connection.complete(ticket.request, |waiting: &mut Waiting| {
         match &mut waiting.what {
             Pending::Produce(outstanding) => {
+                unheard = outcome.err().filter(|_| outstanding.is_silent);
                 outstanding.produced(broker, ticket.slot, outcome, |node| {
                     let (host, port) = broker.endpoint(node, connection)?;
                     Some(NodeEndpoint {
@@ -444,4 +448,11 @@ pub(crate) fn completed(
             _ => None,
         }
     });
+    // Nobody hears an error, so the connection is closed: as Kafka does.
+    if let Some(error) = unheard {
+        let (code, why) = (error::of_produce(error), error.to_string());
+        let log = broker.refused_log();
+        log.log(connection, ApiKey::Produce, code, &why);
+        connection.hang_up();
+    }
 }
