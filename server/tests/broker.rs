@@ -887,8 +887,14 @@ fn silent_claims_give_way_to_who_sends() {
     let mut claims: Vec<_> = (0..3)
         .map(|_| {
             let mut claim = broker.client();
-            claim.write(&(12_u32 << 20).to_be_bytes());
-            claim.write(&[0; 100]);
+            // Behind a request in the same read: when that is answered, the claim has been heard.
+            let versions = ApiVersionsRequest::default();
+            let asked = riverrun_wire::encode_request(&versions, 0, 1, None).unwrap();
+            let mut bytes = asked.into_bytes().to_vec();
+            bytes.extend_from_slice(&(12_u32 << 20).to_be_bytes());
+            bytes.extend_from_slice(&[0; 100]);
+            claim.write(&bytes);
+            claim.receive::<ApiVersionsRequest>(1, 0);
             claim
         })
         .collect();
