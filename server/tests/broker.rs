@@ -898,11 +898,11 @@ fn silent_claims_give_way_to_who_sends() {
             claim
         })
         .collect();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let row = client.produce("large", batch(&[&vec![9_u8; 5 << 20]]).freeze());
     assert_eq!(row.error_code, 0, "{:?}", row.error_message);
     assert!(
-        begun.elapsed() < std::time::Duration::from_secs(20),
+        begun.elapsed() < Duration::from_secs(20),
         "waited for as long as a claim may take: {:?}",
         begun.elapsed()
     );

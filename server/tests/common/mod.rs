@@ -137,7 +137,7 @@ impl Client {
     pub(crate) fn is_closed(&mut self) -> bool {
         let before = self.stream.read_timeout().unwrap();
         self.stream
-            .set_read_timeout(Some(std::time::Duration::from_millis(10)))
+            .set_read_timeout(Some(Duration::from_millis(10)))
             .unwrap();
         let closed = match self.stream.read(&mut [0]) {
             Ok(read) => read == 0,

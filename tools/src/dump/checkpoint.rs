@@ -7,8 +7,8 @@ use super::kind::CHECKPOINT_SUFFIX;
 use super::line::{Line, Value};
 use super::report::Report;
 
-/// The longest image that is looked at: one of a million replicas is shorter.
-pub(super) const MAX_BYTES: usize = 64 << 20;
+/// The longest image that is looked at: one of a few million replicas is shorter.
+pub(super) const MAX_BYTES: usize = 256 << 20;
 /// Where the next offset stands in the header.
 const NEXT_OFFSET_AT: u64 = 8;
 
