@@ -151,7 +151,7 @@ impl Repair<'_> {
             renew_whole(self.spec.disk, &files.path(SegmentFile::Aux), &draft.aux)?;
         } else {
             let aux = files.open(SegmentFile::Aux, OpenMode::Create)?;
-            bring_to(aux, &draft.aux, 0)?;
+            bring_to(aux, &draft.aux)?;
         }
         if self.renew {
             renew_whole(self.spec.disk, &files.path(SegmentFile::Raft), &bytes)?;
@@ -160,29 +160,20 @@ impl Repair<'_> {
         // All of it: nothing says that the header ever reached the disk. A process that was killed with
         // a sync of this file failing has noted nothing, and left pages that count as clean.
         let raft = files.open(SegmentFile::Raft, OpenMode::Create)?;
-        bring_to(raft, &bytes, 0)?;
+        bring_to(raft, &bytes)?;
         Ok(header_len as u64)
     }
 }
 
-/// Makes a file have these bytes, writing all from `again_from` on or from where it differs, and
-/// syncs it. What is the same before that is not touched.
-fn bring_to(file: &Arc<dyn DiskFile>, bytes: &[u8], again_from: usize) -> LogResult<()> {
+/// Makes a file have these bytes, writing all of them, and syncs it: only pages that are written are
+/// sure to be synced (W8).
+fn bring_to(file: &Arc<dyn DiskFile>, bytes: &[u8]) -> LogResult<()> {
     let path = file.path();
-    let old = read_whole(file)?;
-    let same = old
-        .iter()
-        .zip(bytes)
-        .take_while(|(old, new)| old == new)
-        .count();
-    let from = same.min(again_from);
-    if let Some(rest) = bytes.get(from..)
-        && !rest.is_empty()
-    {
-        file.write_all_at(&[IoSlice::new(rest)], from as u64)
-            .at(path)?;
+    let old = file.len().at(path)?;
+    if !bytes.is_empty() {
+        file.write_all_at(&[IoSlice::new(bytes)], 0).at(path)?;
     }
-    if old.len() > bytes.len() {
+    if old > bytes.len() as u64 {
         file.set_len(bytes.len() as u64).at(path)?;
     }
     file.sync_data().at(path)
