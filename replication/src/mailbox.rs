@@ -85,6 +85,20 @@ impl<T, S> Mailbox<T, S> {
         Ran::HandOver
     }
 
+    /// Waits for the lock, then runs as [`Mailbox::run`] does. When this returns, all that was posted
+    /// before the call is done, by whomever.
+    pub fn settle(&self, mut turn: impl FnMut(&mut S, Vec<T>)) -> Ran {
+        {
+            // Whoever took work has done it before it let the lock go.
+            let mut state = self.state.lock();
+            let work = self.take();
+            if !work.is_empty() {
+                turn(&mut state, work);
+            }
+        }
+        self.run(turn)
+    }
+
     /// Waits for the lock: only for opening, closing and tests.
     pub fn with<R>(&self, f: impl FnOnce(&mut S) -> R) -> R {
         f(&mut self.state.lock())

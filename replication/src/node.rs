@@ -2,6 +2,8 @@
 //! carries out what turns decide. The server's runtime and the simulator drive the same code; what
 //! blocks is split in a beginning and an end, so that the simulator can put time between them.
 
+mod orders;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -103,6 +105,9 @@ pub enum OpenError {
     /// The group is here already.
     #[error("group {0} exists on this node")]
     Exists(u64),
+    /// The replica was created here before and cannot be opened, or is being removed (R3).
+    #[error("the replica of group {0} cannot be had on this node: its files were refused")]
+    Refused(u64),
 }
 
 /// A partition that recovery refused.
@@ -144,6 +149,16 @@ struct Files {
     handle: PartitionHandle,
 }
 
+impl Files {
+    fn until_nobody_writes(&self) {
+        while !self.lane.is_idle() {
+            // Whoever is at it holds the log for most of the time.
+            drop(self.log.lock());
+            std::thread::yield_now();
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Wanted {
     items: Vec<FlushItem>,
@@ -169,6 +184,7 @@ pub struct Node {
     incarnation: u64,
     directory_id: Uuid,
     files: RwLock<BTreeMap<u64, Arc<Files>>>,
+    unopened: Mutex<BTreeMap<u64, orders::Unopened>>,
     wanted: Mutex<Wanted>,
     /// Held over a whole round: a creation waits for the flusher's round and the other way round.
     round: Mutex<()>,
@@ -232,6 +248,7 @@ impl Node {
             founded,
             unclean_power_loss,
             groups,
+            removed,
             ..
         } = recovery;
         let mut groups = groups;
@@ -243,6 +260,7 @@ impl Node {
             incarnation,
             directory_id,
             files: RwLock::default(),
+            unopened: Mutex::default(),
             wanted: Mutex::default(),
             round: Mutex::new(()),
             any_full: AtomicBool::new(false),
@@ -257,6 +275,8 @@ impl Node {
         if unclean_power_loss {
             node.note_short(&mut groups)?;
         }
+        let kept: Vec<LogIdentity> = groups.values().map(|r| r.identity.clone()).collect();
+        node.delete_removed(&removed, &kept);
         let mut results = Vec::new();
         if let Some(record) = groups.remove(&CONTROLLER_GROUP) {
             let settings = group_settings(&record.identity);
@@ -277,6 +297,7 @@ impl Node {
                 Ok(partition) => opened.partitions.push(partition),
                 Err(error) => {
                     tracing::error!(group = identity.group, %error, "a partition is out of service");
+                    node.is_unopened(&identity, &error);
                     opened.refused.push(Refused { identity, error });
                 }
             }
@@ -403,10 +424,7 @@ impl Node {
             );
         }
         let opened = Log::open(self.disk.clone(), &dir, record, settings.log.clone());
-        if let Err(LogError::Io { source, .. }) = &opened
-            && source.kind() != std::io::ErrorKind::StorageFull
-        {
-            // It may have been a sync: what was to be written again lies on pages that are clean.
+        if opened.as_ref().is_err_and(LogError::may_have_lost_pages) {
             self.store.suspect(group);
         }
         let (log, recovery) = opened?;
@@ -489,7 +507,7 @@ impl Node {
     }
 
     /// Creates an empty replica by the controller's order: recorded in the WAL, durable, before it
-    /// says a word. Blocks.
+    /// says a word. One that is there and could not be opened for want of room is opened. Blocks.
     ///
     /// # Errors
     /// Where the group is here already, or the disk refuses.
@@ -497,6 +515,9 @@ impl Node {
         let group = order.identity.group;
         if self.files.read().contains_key(&group) {
             return Err(OpenError::Exists(group));
+        }
+        if let Some(partition) = self.known_already(order)? {
+            return Ok(partition);
         }
         let mut conf = ConfState::default();
         conf.set_voters(order.voters.clone());
@@ -537,6 +558,8 @@ impl Node {
             ..RoundItem::default()
         };
         self.round_of(vec![item])?;
+        // An earlier replica, whose files could not be taken, is gone with this one's creation.
+        self.unopened.lock().remove(&group);
         let record = GroupRecord {
             identity: order.identity.clone(),
             start,
@@ -550,38 +573,6 @@ impl Node {
             entries: Vec::new(),
         };
         self.start_group(&record, log, dir, order.settings.clone())
-    }
-
-    /// Forgets a replica and deletes its files. Blocks.
-    ///
-    /// # Errors
-    /// Where the disk refuses.
-    pub fn remove_group(&self, group: u64) -> Result<(), OpenError> {
-        let Some(files) = self.files.write().remove(&group) else {
-            return Ok(());
-        };
-        {
-            let mut wanted = self.wanted.lock();
-            wanted.items.retain(|i| i.group != group);
-            wanted.ops.retain(|(g, _)| *g != group);
-        }
-        // A writer that is at it ends before its files go; the next one finds that they are gone.
-        files.gone.store(true, Ordering::SeqCst);
-        files.lane.clear();
-        drop(files.log.lock());
-        self.round_of(vec![RoundItem {
-            group,
-            removed: true,
-            ..RoundItem::default()
-        }])?;
-        self.disk
-            .remove_dir_all(&files.dir)
-            .map_err(|source| OpenError::Io {
-                what: "delete a replica's directory",
-                source,
-            })?;
-        tracing::info!(group, topic_id = %files.identity.topic_id, "deleted a replica");
-        Ok(())
     }
 
     fn round_of(&self, items: Vec<RoundItem>) -> Result<(), OpenError> {
@@ -731,13 +722,7 @@ impl Node {
     /// Waits until the writers have carried out what they were started for. Blocks; for closing.
     pub fn finish_writes(&self) {
         let files: Vec<Arc<Files>> = self.files.read().values().cloned().collect();
-        for files in files {
-            while !files.lane.is_idle() {
-                // Whoever is at it holds the log for most of the time.
-                drop(files.log.lock());
-                std::thread::yield_now();
-            }
-        }
+        files.iter().for_each(|files| files.until_nobody_writes());
     }
 
     /// A group is out of service: what it wanted is forgotten, and the WAL no longer waits for its

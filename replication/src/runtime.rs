@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use riverrun_storage::node::NodeError;
 use riverrun_storage::{Disk, EntryKind, LogIdentity};
 use uuid::Uuid;
@@ -66,6 +67,9 @@ pub struct Runtime<H> {
     host: Arc<H>,
     flusher_idle: AtomicBool,
     flusher_wakes: AtomicU64,
+    /// Held by the flusher from taking work until what came of it is posted. A removal waits for it,
+    /// or what was taken for one replica could meet the files, or the group, of the next.
+    flushing: Mutex<()>,
 }
 
 /// What opening found, beside the runtime.
@@ -105,6 +109,7 @@ impl<H: Host> Runtime<H> {
             host,
             flusher_idle: AtomicBool::new(true),
             flusher_wakes: AtomicU64::new(0),
+            flushing: Mutex::new(()),
         };
         for partition in opened.partitions {
             runtime.add(partition);
@@ -159,15 +164,17 @@ impl<H: Host> Runtime<H> {
         Ok(handle)
     }
 
-    /// Forgets a replica and deletes its files. Blocks.
+    /// Forgets a replica and deletes its files, once nothing of it is under way any more. Blocks.
     ///
     /// # Errors
-    /// Where the disk refuses.
+    /// Where the disk refuses; the next call goes on.
     pub fn remove_group(&self, group: u64) -> Result<(), OpenError> {
         if let Some(handle) = self.node.handle(group) {
             self.post(handle.shard(), Input::Remove { group });
-            self.run(handle.shard());
+            self.settle(handle.shard());
         }
+        let _nothing_taken = self.flushing.lock();
+        self.node.finish_writes_of(group);
         self.node.remove_group(group)
     }
 
@@ -238,6 +245,17 @@ impl<H: Host> Runtime<H> {
             return;
         };
         let ran = mailbox.run(|state, work| self.hold(mailbox, state, work));
+        if ran == Ran::HandOver {
+            self.host.run_later(shard);
+        }
+    }
+
+    /// Waits until all that was posted to a shard is done, with what it led to.
+    fn settle(&self, shard: usize) {
+        let Some(mailbox) = self.shards.get(shard) else {
+            return;
+        };
+        let ran = mailbox.settle(|state, work| self.hold(mailbox, state, work));
         if ran == Ran::HandOver {
             self.host.run_later(shard);
         }
@@ -327,15 +345,19 @@ impl<H: Host> Runtime<H> {
     /// # Errors
     /// Where the WAL fails: the process must end (I10).
     pub fn flush_once(&self) -> Result<bool, NodeError> {
-        let mut inputs = Vec::new();
-        let mut writers = Vec::new();
-        let any = self.node.flush_once(&mut inputs, &mut writers)?;
-        for group in writers {
-            self.host.write_later(group);
-        }
-        if !inputs.is_empty() {
-            self.deliver(inputs);
-        }
+        let any = {
+            let _flushing = self.flushing.lock();
+            let mut inputs = Vec::new();
+            let mut writers = Vec::new();
+            let any = self.node.flush_once(&mut inputs, &mut writers)?;
+            for group in writers {
+                self.host.write_later(group);
+            }
+            if !inputs.is_empty() {
+                self.deliver(inputs);
+            }
+            any
+        };
         if any {
             return Ok(true);
         }

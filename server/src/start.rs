@@ -224,7 +224,12 @@ async fn open(broker: &Arc<Broker>) -> Result<(), StartError> {
         let (runtime, report) = Runtime::open(disk, &data, settings, of_group, hooks)
             .map_err(|e| data_error(&data, e))?;
         for refused in &report.refused {
-            broker.refuse(refused.identity.group);
+            let group = refused.identity.group;
+            if !refused.waits_for_room() {
+                broker.refuse(group);
+            } else if group == CONTROLLER_GROUP {
+                return Err(data_error(&data, &refused.error));
+            }
         }
         if report.unclean_power_loss {
             warn!("the machine stopped hard since the last start");

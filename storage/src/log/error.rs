@@ -87,6 +87,19 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether a flush may be what failed, and pages count as clean that never reached the disk (W8).
+    #[must_use]
+    pub fn may_have_lost_pages(&self) -> bool {
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        source.kind() != io::ErrorKind::StorageFull
+            && !matches!(
+                source.raw_os_error(),
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EACCES | libc::EPERM)
+            )
+    }
+
     pub(crate) fn damaged(path: &Path, position: u64, what: &'static str) -> Self {
         Self::Damaged {
             path: path.to_path_buf(),
