@@ -12,7 +12,7 @@ use super::side::{parse_side_name, read_side, side_path};
 use super::store::{Core, Shared};
 use super::wal::chain::{Chain, ChainEnd, Step, follow};
 use super::wal::preamble::{Geometry, Preamble, to_usize};
-use super::wal::ring::Ring;
+use super::wal::ring::{Ring, capacity_of};
 use crate::disk::{Disk, OpenMode};
 use crate::entry::LogEntry;
 use crate::recovered::GroupRecord;
@@ -82,6 +82,15 @@ impl Core {
             ));
         }
         let (geometry, mark) = (preamble.geometry, preamble.newest_mark(&path)?);
+        if geometry.capacity != capacity_of(shared.config.wal_bytes) {
+            // It stays as it was founded: a ring is not moved with what it holds.
+            tracing::warn!(
+                ring_bytes = geometry.capacity,
+                wanted_bytes = capacity_of(shared.config.wal_bytes),
+                "the node WAL keeps the size that it was founded with: the configured one counts for a \
+                 new data directory only"
+            );
+        }
         let chain = follow(&*file, geometry, mark.point, None).map_err(NodeError::io(&path))?;
         if chain.tail.round <= mark.must_reach {
             let position = geometry.offset(chain.tail.position);

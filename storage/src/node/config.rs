@@ -10,7 +10,8 @@ use crate::recovered::{GroupRecord, LogIdentity};
 /// Settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConfig {
-    /// Size of the WAL file, at least 32 KiB. Fixed when the directory is founded.
+    /// Size of the WAL file, at least 32 KiB. Fixed when the directory is founded: a start that is given
+    /// another one says that it counts for new directories only.
     pub wal_bytes: u64,
     /// A round with no more data than this is small: its data goes through the WAL.
     pub small_round_max_bytes: u64,

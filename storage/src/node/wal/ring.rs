@@ -99,6 +99,11 @@ pub(in crate::node) struct Ring {
     zeroed_to: u64,
 }
 
+/// Bytes of the ring in a file of this size.
+pub(in crate::node) fn capacity_of(wal_bytes: u64) -> u64 {
+    (wal_bytes.max(WAL_MIN_BYTES) - RING_OFFSET) / ROUND_ALIGN_BYTES * ROUND_ALIGN_BYTES
+}
+
 impl Ring {
     /// Creates the file aside and renames it; durable with its name when this returns.
     pub(in crate::node) fn create(
@@ -108,8 +113,7 @@ impl Ring {
         wal_bytes: u64,
         generation: u32,
     ) -> Result<Self, NodeError> {
-        let capacity =
-            (wal_bytes.max(WAL_MIN_BYTES) - RING_OFFSET) / ROUND_ALIGN_BYTES * ROUND_ALIGN_BYTES;
+        let capacity = capacity_of(wal_bytes);
         let aside = path.with_extension("new");
         if disk.exists(&aside).map_err(NodeError::io(&aside))? {
             disk.remove_file(&aside).map_err(NodeError::io(&aside))?;
