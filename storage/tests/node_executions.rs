@@ -412,6 +412,53 @@ fn w3_a_bad_record_before_a_later_round_is_damage() {
 }
 
 #[test]
+fn w3_a_replica_that_may_have_forgotten_its_vote_takes_a_term_above_all_that_it_knew() {
+    let mut node = Node::new(1 << 20);
+    let log = Arc::new(Counter::default());
+    let vote = |group, term| RoundItem {
+        group,
+        hard_state: Some(HardState {
+            term,
+            vote: 3,
+            commit: 0,
+        }),
+        ..RoundItem::default()
+    };
+    node.create(1, 0);
+    node.create(2, 0);
+    node.create(3, 0);
+    node.round(vec![vote(1, 5), vote(2, 5), vote(3, 5)]);
+    // This round is lost; behind it come entries of the first group, a vote of the second, nothing of
+    // the third.
+    node.round(vec![vote(1, 6), vote(2, 6)]);
+    node.round(vec![item(1, vec![data(1, 6, 40)], &log), vote(2, 7)]);
+    let bad = records(&node.disk).iter().find(|r| r.1 == 5).unwrap().0;
+    node.stop();
+    assert!(node.disk.flip_bit(Path::new(WAL), bad + 70, 3));
+    let recovery = node.restart();
+    assert_eq!(recovery.damage.unwrap().affected, [1, 2, 3]);
+    let hard_state = |group| recovery.groups[&group].hard_state;
+    for group in [1, 3] {
+        assert!(hard_state(group).term > 100_000, "group {group}");
+        // Its vote in that term is its own: nobody else gets it.
+        assert_eq!(hard_state(group).vote, 10 + group);
+    }
+    assert_eq!((hard_state(2).term, hard_state(2).vote), (7, 3));
+    // It is not raised again by each start that reads the same, and not forgotten by a checkpoint.
+    let before: Vec<u64> = (1..=3).map(|group| hard_state(group).term).collect();
+    for _ in 0..2 {
+        let terms: Vec<u64> = node
+            .restart()
+            .groups
+            .values()
+            .map(|record| record.hard_state.term)
+            .collect();
+        assert_eq!(terms, before);
+        node.store().checkpoint().unwrap();
+    }
+}
+
+#[test]
 fn w3_a_bad_record_of_the_last_round_is_a_torn_tail() {
     let mut node = Node::new(1 << 20);
     let log = Arc::new(Counter::default());

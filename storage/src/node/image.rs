@@ -247,12 +247,19 @@ pub(super) struct Replay {
     affected: BTreeSet<u64>,
     /// Groups that had a record behind the last gap.
     seen_since_gap: BTreeSet<u64>,
+    /// Those of them whose hard state was among it.
+    voted_since_gap: BTreeSet<u64>,
 }
+
+/// By how much the term of a replica is raised that may have forgotten in which terms it voted. More
+/// than a ring can hold changes of the term.
+const FORGOTTEN_TERMS: u64 = 1 << 20;
 
 impl Replay {
     pub(super) fn gap(&mut self, from: u64, to: u64) {
         self.gaps.push((from, to));
         self.seen_since_gap.clear();
+        self.voted_since_gap.clear();
     }
 
     pub(super) fn record(
@@ -279,6 +286,12 @@ impl Replay {
             }
         }
         self.seen_since_gap.insert(group);
+        if matches!(
+            body,
+            RecordBody::HardState(_) | RecordBody::State(_) | RecordBody::Creation { .. }
+        ) {
+            self.voted_since_gap.insert(group);
+        }
         let (replica, sequence) = (header.replica, header.sequence);
         match self.image.apply(group, replica, sequence, body, Some(load)) {
             Err(NodeError::Damaged { .. }) => {
@@ -291,6 +304,11 @@ impl Replay {
     }
 
     /// At the end: the groups of which records may be missing, marked as recovering.
+    ///
+    /// Where a vote may be among them, the replica could vote a second time in a term that it has
+    /// forgotten, or follow a leader whom it had left for another, and be freed from recovering by one
+    /// that does not know what it had acknowledged to the other. It takes a term above all of those, and
+    /// no vote in it: whoever frees it was then elected later, by a majority without it.
     pub(super) fn settle(&mut self) -> BTreeSet<u64> {
         for (group, state) in &mut self.image.groups {
             let silent = !self.gaps.is_empty() && !self.seen_since_gap.contains(group);
@@ -299,6 +317,10 @@ impl Replay {
             }
             if self.affected.contains(group) {
                 state.flags.recovering = true;
+                if !self.gaps.is_empty() && !self.voted_since_gap.contains(group) {
+                    state.hard_state.term += FORGOTTEN_TERMS;
+                    state.hard_state.vote = state.replica;
+                }
             }
         }
         std::mem::take(&mut self.affected)
