@@ -95,3 +95,21 @@ fn no_wake_up_is_lost_among_three() {
         check(&mailbox, 3, handed_over);
     });
 }
+
+#[test]
+fn what_was_posted_before_settling_is_done_when_it_returns() {
+    loom::model(|| {
+        let mailbox = Arc::new(Mailbox::new(Done::new()));
+        let other = {
+            let mailbox = mailbox.clone();
+            thread::spawn(move || bring(&mailbox, 1, 2))
+        };
+        mailbox.post((0, 0));
+        let mut handed_over = mailbox.settle(|done, work| done.extend(work)) == Ran::HandOver;
+        mailbox.with(|done| assert!(done.contains(&(0, 0)), "{done:?}"));
+        // Whoever met the lock taken for the look.
+        handed_over |= mailbox.run(|done, work| done.extend(work)) == Ran::HandOver;
+        handed_over |= other.join().unwrap();
+        check(&mailbox, 3, handed_over);
+    });
+}
