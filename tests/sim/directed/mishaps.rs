@@ -1,24 +1,35 @@
-//! One message is lost, arrives twice, or arrives when all is over: each of those that are sent while
-//! replicas are elected, become whole, are filled and replaced.
+//! One message is lost, arrives twice, or arrives when all is over, or its receiver starts again
+//! before it arrives: each of those that are sent while replicas are elected, become whole, are
+//! filled, cut and replaced.
 
 use riverrun_replication::conf::Change;
 use riverrun_replication::shard::Input;
 
-use super::cluster::{A, C, Cluster, D, F, GROUP, Plan};
+use super::cluster::{A, C, Cluster, D, E, F, GROUP, Plan};
 use super::recovering::{ALL, all_lose_power, short_cluster};
 use super::replaced::dropped_head;
-use super::stops::is_sound;
+use super::stops::{about_to_cut, is_sound};
 use super::wire::Fate;
+
+const OF_MESSAGES: [Fate; 3] = [Fate::Lost, Fate::Twice, Fate::Late];
+const ALL_FATES: [Fate; 5] = [
+    Fate::Lost,
+    Fate::Twice,
+    Fate::Late,
+    Fate::PowerCut,
+    Fate::Killed,
+];
 
 /// Takes the steps as often as messages are sent in them, with something happening to another one
 /// each time. Then these nodes must have the same, and nothing that was acknowledged is missing.
 fn meddling(
+    fates: &[Fate],
     among: &[u64],
     begin: impl Fn() -> Cluster,
     steps: impl Fn(&mut Cluster),
     then: impl Fn(&mut Cluster),
 ) {
-    for fate in [Fate::Lost, Fate::Twice, Fate::Late] {
+    for fate in fates.iter().copied() {
         let mut after = 0;
         loop {
             // Seen where the test fails.
@@ -46,7 +57,7 @@ fn in_an_election_of_the_recovering() {
         cluster
     };
     let steps = |cluster: &mut Cluster| cluster.pass(&ALL, 45);
-    meddling(&ALL, begin, steps, |cluster| {
+    meddling(&ALL_FATES, &ALL, begin, steps, |cluster| {
         assert!(ALL.iter().all(|at| !cluster.partition(*at).is_recovering()));
         let leader = cluster.leader().unwrap();
         assert_eq!(cluster.consume(leader)[..3], ["base", "second", "third"]);
@@ -63,7 +74,9 @@ fn in_becoming_whole() {
         cluster
     };
     let steps = |cluster: &mut Cluster| cluster.pass(&ALL, 10);
-    meddling(&ALL, begin, steps, |cluster| {
+    // With the power of A goes what the topic asked to be lost with a majority.
+    let fates = [OF_MESSAGES.as_slice(), &[Fate::Killed]].concat();
+    meddling(&fates, &ALL, begin, steps, |cluster| {
         assert!(ALL.iter().all(|at| !cluster.partition(*at).is_recovering()));
     });
 }
@@ -79,12 +92,14 @@ fn in_a_change_of_leaders() {
         cluster
     };
     let steps = |cluster: &mut Cluster| {
-        cluster.kill(A);
+        if cluster.runs(A) {
+            cluster.kill(A);
+        }
         cluster.pass(&[F, C], 25);
         cluster.start(A);
         cluster.pass(&ALL, 5);
     };
-    meddling(&ALL, begin, steps, |cluster| {
+    meddling(&ALL_FATES, &ALL, begin, steps, |cluster| {
         let leader = cluster.leader().unwrap();
         for (sequence, event) in (0..).zip(["zero", "one"]) {
             let again = cluster.produce_as_p(leader, sequence, event);
@@ -131,7 +146,7 @@ fn replace(cluster: &mut Cluster) {
 
 #[test]
 fn in_a_replacement() {
-    meddling(&[A, C, D], dropped_head, replace, |cluster| {
+    meddling(&ALL_FATES, &[A, C, D], dropped_head, replace, |cluster| {
         let conf = cluster.partition(D).group().conf().1.clone();
         assert_eq!(riverrun_replication::conf::members(&conf), [A, C, D]);
         let leader = cluster.leader().unwrap();
@@ -141,4 +156,19 @@ fn in_a_replacement() {
         assert_eq!(cluster.acked(again), Some(1));
         assert!(cluster.acked(next).is_some());
     });
+}
+
+#[test]
+fn in_a_cut() {
+    let all = [A, F, C, D, E];
+    let steps = |cluster: &mut Cluster| {
+        cluster.pass(&[F, C, D, E], 3);
+        if let Some(leader) = cluster.leader() {
+            cluster.produce_great(leader, "great");
+        }
+        cluster.pass(&[F, C, D, E], 2);
+        cluster.start(A);
+        cluster.pass(&all, 3);
+    };
+    meddling(&ALL_FATES, &all, || about_to_cut(false), steps, |_| {});
 }

@@ -90,30 +90,32 @@ pub(super) fn is_sound(cluster: &mut Cluster, all: &[u64]) {
     }
 }
 
+/// A leads no more, and C does, without the entries that A has stored on F: a change and events, over
+/// several segments. C has not spoken to F.
+pub(super) fn about_to_cut(great: bool) -> Cluster {
+    let all = [A, F, C, D, E];
+    let mut cluster = Cluster::new(Plan::voters(&all).segment_bytes(1024));
+    cluster.elect(A, &all);
+    cluster.produce_acked(A, "base");
+    cluster.spread(A, &all);
+    cluster.change(A, &[Change::AddLearner(9)]);
+    for n in 0..6 {
+        if great {
+            cluster.produce_great(A, &format!("great {n}"));
+        } else {
+            cluster.produce(A, &format!("{n:x<300}"));
+        }
+    }
+    cluster.run_only(&[A, F], |sent| !sent.is_acknowledgement());
+    cluster.kill(A);
+    cluster.lose(|_| true);
+    cluster.elect(C, &[C, D, E]);
+    cluster
+}
+
 #[test]
 fn in_a_cut() {
     for great in [false, true] {
-        let begin = || {
-            let all = [A, F, C, D, E];
-            let mut cluster = Cluster::new(Plan::voters(&all).segment_bytes(1024));
-            cluster.elect(A, &all);
-            cluster.produce_acked(A, "base");
-            cluster.spread(A, &all);
-            // A change and events, over several segments, on A and F only.
-            cluster.change(A, &[Change::AddLearner(9)]);
-            for n in 0..6 {
-                if great {
-                    cluster.produce_great(A, &format!("great {n}"));
-                } else {
-                    cluster.produce(A, &format!("{n:x<300}"));
-                }
-            }
-            cluster.run_only(&[A, F], |sent| !sent.is_acknowledgement());
-            cluster.kill(A);
-            cluster.lose(|_| true);
-            cluster.elect(C, &[C, D, E]);
-            cluster
-        };
         let steps = |cluster: &mut Cluster| {
             let request = cluster.produce(C, "small");
             cluster.pass(&[F, C, D, E], 4);
@@ -121,7 +123,7 @@ fn in_a_cut() {
             cluster.pass(&[F, C, D, E], 4);
             assert!(cluster.acked(request).is_some());
         };
-        stopping(F, begin, steps, |_| {});
+        stopping(F, || about_to_cut(great), steps, |_| {});
     }
 }
 

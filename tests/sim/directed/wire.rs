@@ -58,6 +58,10 @@ pub(super) enum Fate {
     Twice,
     /// It arrives when all is over.
     Late,
+    /// Its receiver loses power before it arrives, and starts again.
+    PowerCut,
+    /// Its receiver's process is killed before it arrives, and starts again.
+    Killed,
 }
 
 /// One message that something happens to.
@@ -68,6 +72,8 @@ pub(super) struct Mishap {
     fate: Fate,
     /// It, once it was sent.
     late: Option<Sent>,
+    /// Its receiver has not been restarted yet.
+    restart: Option<u64>,
 }
 
 impl Cluster {
@@ -77,6 +83,7 @@ impl Cluster {
             left: after,
             fate,
             late: None,
+            restart: None,
         });
     }
 
@@ -86,6 +93,9 @@ impl Cluster {
         {
             if mishap.left == 0 {
                 mishap.late = Some(sent.clone());
+                if matches!(mishap.fate, Fate::PowerCut | Fate::Killed) {
+                    mishap.restart = Some(sent.to);
+                }
                 if mishap.fate != Fate::Twice {
                     return;
                 }
@@ -108,18 +118,38 @@ impl Cluster {
             return false;
         };
         eprintln!("it was {:?}", sent.message);
-        if fate != Fate::Lost {
+        if matches!(fate, Fate::Twice | Fate::Late) {
             self.wire.push_back(sent);
-        } else if self.runs(sent.from) {
+        } else if fate == Fate::Lost && self.runs(sent.from) {
             let (group, replica) = (sent.message.group, sent.message.to);
             self.turn(sent.from, vec![Input::Unreachable { group, replica }]);
         }
         true
     }
 
+    /// Starts the receiver of a message again.
+    fn restart_receiver(&mut self) {
+        let Some(mishap) = &mut self.mishap else {
+            return;
+        };
+        let (fate, Some(at)) = (mishap.fate, mishap.restart.take()) else {
+            return;
+        };
+        if !self.runs(at) {
+            return;
+        }
+        if fate == Fate::PowerCut {
+            self.power_cut(at);
+        } else {
+            self.kill(at);
+        }
+        self.start(at);
+    }
+
     /// Lets every message that fits and is on its way now arrive, in order; says how many did.
     /// Those for a node that does not run are lost.
     pub(super) fn deliver(&mut self, fits: impl Fn(&Sent) -> bool) -> usize {
+        self.restart_receiver();
         let (arriving, staying) = std::mem::take(&mut self.wire)
             .into_iter()
             .partition::<VecDeque<_>, _>(fits);
