@@ -31,18 +31,18 @@ impl Partition {
             self.peers
                 .hear(from, from_incarnation, to_incarnation, self.incarnation)
         };
+        if let Life::New | Life::Mistaken { new: true } = life {
+            self.group.unreachable(from);
+            self.greet(from, out);
+        }
         match life {
             Life::Over => return,
-            Life::Mistaken => {
+            Life::Mistaken { .. } => {
                 // A learner campaigns never and would not be heard of otherwise: any word of this
                 // life makes the other one ask for an introduction.
                 return self.say_hello(from, 0, out);
             }
-            Life::Known => {}
-            Life::New => {
-                self.group.unreachable(from);
-                self.greet(from, out);
-            }
+            Life::Known | Life::New => {}
         }
         match body {
             Body::Raft(raft) => self.on_raft(from, raft),

@@ -32,7 +32,10 @@ pub enum Life {
     /// It is from a life that is over, or for one: drop it.
     Over,
     /// It is for an earlier life of this node, from somebody who does not know of this one.
-    Mistaken,
+    Mistaken {
+        /// It is also the first of a new life of the sender.
+        new: bool,
+    },
     /// It is from the life that is known.
     Known,
     /// It is the first of a new life.
@@ -58,24 +61,27 @@ impl Peers {
 
     /// Looks at a message's incarnations. `own` is this node's; `to` is what the sender takes it to
     /// be, 0 where it does not know.
+    ///
+    /// The sender's life is learned from a mistaken message, too: two that know each other's former
+    /// life would else take every answer for mistaken, for ever.
     pub fn hear(&mut self, replica: u64, from: u64, to: u64, own: u64) -> Life {
         let peer = self.peers.entry(replica).or_default();
         if from < peer.incarnation || to > own {
             return Life::Over;
         }
+        let new = from > peer.incarnation;
+        if new {
+            *peer = Peer {
+                incarnation: from,
+                lagging_ticks: peer.lagging_ticks,
+                ..Peer::default()
+            };
+        }
         if to != 0 && to != own {
-            return Life::Mistaken;
+            return Life::Mistaken { new };
         }
         peer.silent_ticks = 0;
-        if from == peer.incarnation {
-            return Life::Known;
-        }
-        *peer = Peer {
-            incarnation: from,
-            lagging_ticks: peer.lagging_ticks,
-            ..Peer::default()
-        };
-        Life::New
+        if new { Life::New } else { Life::Known }
     }
 
     /// A tick of time.

@@ -113,6 +113,36 @@ fn r1_an_acknowledgement_of_a_former_life() {
 }
 
 #[test]
+fn r1_two_that_know_each_others_former_life() {
+    // The first words of A and F arrive when both are in another life, and have heard of none.
+    let mut cluster = Cluster::new(Plan::voters(&ALL));
+    for at in [A, F] {
+        for _ in 0..20 {
+            cluster.tick(at);
+        }
+    }
+    let first_words = cluster.hold(|sent| sent.to != C && sent.message.to_incarnation == 0);
+    assert_eq!(first_words.len(), 2);
+    cluster.kill(C);
+    cluster.put(first_words.clone());
+    cluster.elect(A, &[A, F]);
+    let request = cluster.produce(A, "event");
+    cluster.run(&[A, F]);
+    assert!(cluster.acked(request).is_some());
+    cluster.lose(|_| true);
+    for at in [A, F] {
+        cluster.kill(at);
+        cluster.start(at);
+    }
+    cluster.put(first_words);
+    cluster.deliver(|_| true);
+    // Neither takes the other's words for said to it, until it hears whose life they are of.
+    cluster.pass(&[A, F], 60);
+    let leader = cluster.leader().unwrap();
+    assert_eq!(cluster.consume(leader), ["event"]);
+}
+
+#[test]
 fn r1_a_recovering_replica_takes_no_leadership() {
     let mut cluster = short_cluster();
     cluster.power_cut(F);
