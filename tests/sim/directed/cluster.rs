@@ -100,8 +100,8 @@ pub(super) struct Cluster {
     machines: BTreeMap<u64, Machine>,
     /// Messages that were sent and neither arrived nor were lost.
     pub(super) wire: VecDeque<Sent>,
-    /// What happens to one of them.
-    pub(super) mishap: Option<Mishap>,
+    /// What happens to some of them.
+    pub(super) mishaps: Vec<Mishap>,
     /// Where replicas are.
     routes: BTreeMap<(u64, u64), u64>,
     /// The controller's orders: the replica, its node, and the directory that it was ordered for.
@@ -128,7 +128,7 @@ impl Cluster {
             plan: plan.clone(),
             machines: BTreeMap::new(),
             wire: VecDeque::new(),
-            mishap: None,
+            mishaps: Vec::new(),
             routes: BTreeMap::new(),
             orders: Vec::new(),
             asked: BTreeMap::new(),

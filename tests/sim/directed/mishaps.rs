@@ -40,7 +40,7 @@ fn meddling(
             let met = cluster.meddled();
             is_sound(&mut cluster, among);
             then(&mut cluster);
-            if !met {
+            if met == 0 {
                 assert!(after > 10, "the steps send nothing");
                 break;
             }
@@ -171,4 +171,69 @@ fn in_a_cut() {
         cluster.pass(&all, 3);
     };
     meddling(&ALL_FATES, &all, || about_to_cut(false), steps, |_| {});
+}
+
+/// Draws by a seed.
+struct Draws(u64);
+
+impl Draws {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+/// Ten mishaps within some steps, drawn by a seed.
+fn ten_at_once(seed: u64) {
+    eprintln!("seed {seed}");
+    let mut draws = Draws(seed);
+    let all = [A, F, C, D, E];
+    let which = draws.below(4);
+    let (mut cluster, among) = match which {
+        0 => (dropped_head(), [A, C, D].as_slice()),
+        1 => (about_to_cut(draws.below(2) == 0), all.as_slice()),
+        2 => {
+            let mut cluster = all_lose_power();
+            ALL.iter().for_each(|at| cluster.start(*at));
+            (cluster, ALL.as_slice())
+        }
+        _ => (Cluster::of_three(Plan::voters(&ALL)), ALL.as_slice()),
+    };
+    for _ in 0..10 {
+        let fate = ALL_FATES[draws.below(5) as usize];
+        cluster.meddle(draws.below(300), fate);
+    }
+    match which {
+        0 => replace(&mut cluster),
+        1 => {
+            cluster.pass(&[F, C, D, E], 6);
+            cluster.start(A);
+            cluster.pass(&all, 6);
+        }
+        2 => cluster.pass(&ALL, 60),
+        _ => {
+            for sequence in 0..4 {
+                if let Some(leader) = cluster.leader() {
+                    cluster.produce_as_p(leader, sequence, "of P");
+                }
+                cluster.pass(&ALL, 5);
+            }
+        }
+    }
+    cluster.meddled();
+    is_sound(&mut cluster, among);
+}
+
+#[test]
+fn ten_of_them_at_once() {
+    // Any other seeds: RIVERRUN_MISHAP_SEEDS=FROM-TO.
+    let seeds = std::env::var("RIVERRUN_MISHAP_SEEDS");
+    let seeds = seeds.unwrap_or_else(|_| "0-300".to_owned());
+    let (from, to) = seeds.split_once('-').unwrap();
+    for seed in from.parse().unwrap()..to.parse().unwrap() {
+        ten_at_once(seed);
+    }
 }

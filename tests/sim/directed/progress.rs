@@ -58,6 +58,9 @@ impl Cluster {
                 return;
             }
         }
+        for sent in &self.wire {
+            eprintln!("{} to {}: {:?}", sent.from, sent.to, sent.message);
+        }
         panic!("nodes {among:?} never come to rest");
     }
 

@@ -79,7 +79,7 @@ pub(super) struct Mishap {
 impl Cluster {
     /// After so many more messages, something happens to one.
     pub(super) fn meddle(&mut self, after: u64, fate: Fate) {
-        self.mishap = Some(Mishap {
+        self.mishaps.push(Mishap {
             left: after,
             fate,
             late: None,
@@ -88,68 +88,65 @@ impl Cluster {
     }
 
     pub(super) fn send(&mut self, sent: Sent) {
-        if let Some(mishap) = &mut self.mishap
-            && mishap.late.is_none()
-        {
-            if mishap.left == 0 {
-                mishap.late = Some(sent.clone());
-                if matches!(mishap.fate, Fate::PowerCut | Fate::Killed) {
-                    mishap.restart = Some(sent.to);
-                }
-                if mishap.fate != Fate::Twice {
-                    return;
-                }
-            } else {
+        let mut arrives = true;
+        for mishap in self.mishaps.iter_mut().filter(|m| m.late.is_none()) {
+            if mishap.left > 0 {
                 mishap.left -= 1;
+                continue;
+            }
+            mishap.late = Some(sent.clone());
+            arrives &= mishap.fate == Fate::Twice;
+            if matches!(mishap.fate, Fate::PowerCut | Fate::Killed) {
+                mishap.restart = Some(sent.to);
             }
         }
-        self.wire.push_back(sent);
-    }
-
-    /// What happened to a message comes to its end: the sender of a lost one learns of it, a late
-    /// one arrives. False where no message was met.
-    pub(super) fn meddled(&mut self) -> bool {
-        let Some(Mishap {
-            late: Some(sent),
-            fate,
-            ..
-        }) = self.mishap.take()
-        else {
-            return false;
-        };
-        eprintln!("it was {:?}", sent.message);
-        if matches!(fate, Fate::Twice | Fate::Late) {
+        if arrives {
             self.wire.push_back(sent);
-        } else if fate == Fate::Lost && self.runs(sent.from) {
-            let (group, replica) = (sent.message.group, sent.message.to);
-            self.turn(sent.from, vec![Input::Unreachable { group, replica }]);
         }
-        true
     }
 
-    /// Starts the receiver of a message again.
-    fn restart_receiver(&mut self) {
-        let Some(mishap) = &mut self.mishap else {
-            return;
-        };
-        let (fate, Some(at)) = (mishap.fate, mishap.restart.take()) else {
-            return;
-        };
-        if !self.runs(at) {
-            return;
+    /// What happened to messages comes to its end: the sender of a lost one learns of it, a late one
+    /// arrives. Says how many were met.
+    pub(super) fn meddled(&mut self) -> usize {
+        let mut met = 0;
+        for mishap in std::mem::take(&mut self.mishaps) {
+            let Some(sent) = mishap.late else { continue };
+            met += 1;
+            eprintln!("{:?}: {:?}", mishap.fate, sent.message);
+            if matches!(mishap.fate, Fate::Twice | Fate::Late) {
+                self.wire.push_back(sent);
+            } else if mishap.fate == Fate::Lost && self.runs(sent.from) {
+                let (group, replica) = (sent.message.group, sent.message.to);
+                self.turn(sent.from, vec![Input::Unreachable { group, replica }]);
+            }
         }
-        if fate == Fate::PowerCut {
-            self.power_cut(at);
-        } else {
-            self.kill(at);
+        met
+    }
+
+    /// Starts the receivers of messages again.
+    fn restart_receivers(&mut self) {
+        let due = self.mishaps.iter_mut().filter_map(|mishap| {
+            let at = mishap.restart.take()?;
+            Some((at, mishap.fate))
+        });
+        let due: Vec<_> = due.collect();
+        for (at, fate) in due {
+            if !self.runs(at) {
+                continue;
+            }
+            if fate == Fate::PowerCut {
+                self.power_cut(at);
+            } else {
+                self.kill(at);
+            }
+            self.start(at);
         }
-        self.start(at);
     }
 
     /// Lets every message that fits and is on its way now arrive, in order; says how many did.
     /// Those for a node that does not run are lost.
     pub(super) fn deliver(&mut self, fits: impl Fn(&Sent) -> bool) -> usize {
-        self.restart_receiver();
+        self.restart_receivers();
         let (arriving, staying) = std::mem::take(&mut self.wire)
             .into_iter()
             .partition::<VecDeque<_>, _>(fits);
