@@ -1,8 +1,8 @@
 //! The simulator over seeds: those that once found something, and a planted bug for each rule.
 //!
 //! A seed is replayed on exactly the code of this tree, so one that found a bug goes on finding it
-//! only while the code around it behaves the same; where it no longer does, `sim --bug NAME` hunts a
-//! new one for `tests/sim/seeds.txt`.
+//! only while the code around it behaves the same; where it no longer does, `sim --known --seeds 20000`
+//! hunts a new one for `tests/sim/seeds.txt`.
 
 #![expect(clippy::print_stdout, reason = "what was run is worth reading")]
 

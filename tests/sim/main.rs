@@ -5,6 +5,7 @@
 //! sim --from 42 --seeds 1 --log    one seed, with what the code under test has to say
 //! sim --hunt                       for every planted bug: seeds until one finds it
 //! sim --bug w1 --seeds 20000       the same for one
+//! sim --known --seeds 20000        every line of seeds.txt, hunted anew where it holds no longer
 //! sim --bench                      how many simulated seconds a wall second takes
 //! ```
 
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use riverrun_sim::bugs::named_by;
+use riverrun_sim::seeds::known;
 use riverrun_sim::{Options, Summary, run, silence_panics};
 use riverrun_storage::planted::Bug;
 
@@ -39,6 +41,9 @@ struct Arguments {
     /// Hunts every planted bug, up to the number of seeds for each.
     #[arg(long)]
     hunt: bool,
+    /// Replays the planted bugs of seeds.txt, and hunts those that their seed finds no longer.
+    #[arg(long)]
+    known: bool,
     /// Runs the fixed load by which speed is measured.
     #[arg(long)]
     bench: bool,
@@ -88,6 +93,9 @@ fn main() -> ExitCode {
         } else {
             ExitCode::FAILURE
         };
+    }
+    if arguments.known {
+        return known_seeds(&arguments, &options);
     }
     if let Some(name) = &arguments.bug {
         let Some(bug) = Bug::from_name(name) else {
@@ -150,6 +158,32 @@ fn sweep(arguments: &Arguments, options: &Options) -> ExitCode {
     }
     say(&format!("{broken} seeds broke an invariant"));
     ExitCode::FAILURE
+}
+
+/// The lines of seeds.txt as they should be: a change of the code makes some of them out of date.
+fn known_seeds(arguments: &Arguments, options: &Options) -> ExitCode {
+    let mut all = true;
+    for line in known() {
+        let clean = run(line.seed, options, None).violation;
+        let Some(bug) = line.bug else {
+            if let Some(violation) = clean {
+                say(&format!("# {}: {violation}", line.seed));
+                all = false;
+            }
+            continue;
+        };
+        let found = run(line.seed, options, Some(bug)).violation;
+        if clean.is_none() && found.is_some_and(|found| found.invariant == line.invariant) {
+            say(&format!("{} {} {}", line.seed, bug.name(), line.invariant));
+        } else {
+            all &= hunt(bug, arguments, options);
+        }
+    }
+    if all {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Seeds until one finds the bug, by an invariant that names it, and passes without it.

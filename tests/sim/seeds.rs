@@ -40,6 +40,7 @@ fn parse(line: &str) -> Option<KnownSeed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bugs::named_by;
 
     #[test]
     fn every_line_is_understood() {
@@ -49,5 +50,15 @@ mod tests {
                 .is_some_and(|text| !text.trim().is_empty())
         });
         assert_eq!(lines.count(), known().len());
+    }
+
+    #[test]
+    fn every_planted_bug_has_a_seed_that_an_invariant_naming_it_finds() {
+        for bug in Bug::ALL {
+            let found = known().into_iter().any(|seed| {
+                seed.bug == Some(bug) && named_by(bug).contains(&seed.invariant.as_str())
+            });
+            assert!(found, "{}", bug.name());
+        }
     }
 }

@@ -332,14 +332,14 @@ impl World {
         self.tell(Step::CutOff, leader, group);
         let back_us = self.stories.rng.between(1000, 4000) * MS;
         self.step_after(back_us, Step::Rejoin, leader, group);
-        let plan = (self.plan.network.delay_us.1, self.plan.disk.flush_us.1);
+        let (delay_us, flush_us) = (self.plan.network.delay_us.1, self.plan.disk.flush_us.1);
         self.stories.wait(Wait {
             deed: Deed::Leads,
             node: None,
             group,
             from_us: 0,
             until_us: self.until(4 * SECOND),
-            after_us: (0, 4 * (plan.0 + plan.1) + 20 * MS),
+            after_us: (0, 4 * (delay_us + flush_us) + 20 * MS),
             steps: vec![(Step::LosePower, follower)],
         });
     }

@@ -1115,6 +1115,21 @@ impl World {
         self.trace
             .note(&[node as u64, group, commit, published.term]);
         let mut checked = Ok(());
+        // What it lacks is told before what it has instead.
+        let answers = published.ready && published.role == Role::Leader;
+        if answers && view.judged_term != published.term {
+            view.judged_term = published.term;
+            checked = judge_leader(
+                node,
+                group,
+                published.term,
+                raft,
+                &mut self.invariants,
+                &self.history,
+                self.excused.contains(&group),
+                &mut self.summary,
+            );
+        }
         // What was deleted at the head was committed, and the log does not know its terms any more.
         let dropped = handle.reader().start().prev_index;
         while view.checked < commit.min(view.last()) && checked.is_ok() {
@@ -1158,20 +1173,7 @@ impl World {
         if published.role == Role::Leader && checked.is_ok() {
             checked = self.counts_what_is_held(node, partition);
         }
-        if published.ready && published.role == Role::Leader && checked.is_ok() {
-            if view.judged_term != published.term {
-                view.judged_term = published.term;
-                checked = judge_leader(
-                    node,
-                    group,
-                    published.term,
-                    raft,
-                    &mut self.invariants,
-                    &self.history,
-                    self.excused.contains(&group),
-                    &mut self.summary,
-                );
-            }
+        if answers && checked.is_ok() {
             let watermarks = &mut self.invariants.watermarks;
             checked = checked
                 .and_then(|()| watermarks.shows(group, published.term, published.high_watermark));
