@@ -192,6 +192,8 @@ impl Partition {
                 self.send(to, Body::AskReport { round }, out);
             }
         }
+        // It may have become the only voter since it started, and then nobody else will answer.
+        self.judge_reports();
     }
 
     /// The newest applied configuration that is known of.
@@ -238,6 +240,11 @@ impl Partition {
             self.recovering.newest = Some((report.conf_index, conf));
         }
         self.recovering.reports.insert(from, report);
+        self.judge_reports();
+    }
+
+    /// With the answer of every voter in hand: who may be voted for (R2).
+    fn judge_reports(&mut self) {
         let own = self.group.replica();
         let mut reports = self.recovering.reports.clone();
         reports.insert(own, self.report(self.recovering.round));
