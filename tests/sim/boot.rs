@@ -95,6 +95,17 @@ impl World {
                 settings_of(&plan, identity.topic_id)
             })
         }));
+        let copy = self
+            .hosts
+            .get_mut(node)
+            .is_some_and(|host| std::mem::take(&mut host.is_copy));
+        if copy && (self.is_blown(node) || !matches!(opened, Ok(Ok(_)))) {
+            // Its incarnation was raised and nobody has seen it: the next start might be taken for
+            // one of the original (docs/safety.md, R3). Whoever put the copy back starts afresh.
+            self.lose_disk(node);
+            self.start_later(node);
+            return;
+        }
         if self.is_blown(node) {
             self.crash_inside(node);
             return;
