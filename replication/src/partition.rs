@@ -543,12 +543,20 @@ impl Partition {
 
     /// The files hold everything up to an index; segments were begun at these offsets.
     pub fn on_written(&mut self, through: u64, rolled: &[i64], out: &mut Vec<Effect>) {
-        self.rolled.extend(rolled);
         if std::mem::take(&mut self.full) {
             tracing::info!(group = self.id(), "there is space again");
         }
         if !rolled.is_empty() && planted::is(Bug::DropProducerStateOnRoll) {
             self.producers = ProducerState::default();
+        }
+        let applied = self.group.log().offset_after(self.applied);
+        for base in rolled {
+            // Where batches come one by one, all before the new segment is applied already.
+            if *base == applied {
+                self.snapshot_producers(applied, out);
+            } else {
+                self.rolled.insert(*base);
+            }
         }
         self.group.on_written(through);
         self.pump(out);
@@ -776,14 +784,7 @@ impl Partition {
         }
         self.high_watermark = self.high_watermark.max(entry.next_offset());
         if self.rolled.remove(&entry.next_offset()) {
-            let op = Op::ProducerSnapshot {
-                offset: entry.next_offset(),
-                producers: self.producers.encode(),
-            };
-            out.push(Effect::Op {
-                group: self.id(),
-                op,
-            });
+            self.snapshot_producers(entry.next_offset(), out);
         }
         if let Some(at) = self
             .change_waiters
@@ -793,6 +794,17 @@ impl Partition {
             let waiter = self.change_waiters.swap_remove(at);
             answer(out, waiter.ticket, Ok(self.produced(entry.base_offset)));
         }
+    }
+
+    /// Has the producer state of the applied log written, which ends at this offset.
+    fn snapshot_producers(&self, offset: i64, out: &mut Vec<Effect>) {
+        out.push(Effect::Op {
+            group: self.id(),
+            op: Op::ProducerSnapshot {
+                offset,
+                producers: self.producers.encode(),
+            },
+        });
     }
 
     fn note_caught_up(&mut self) {
