@@ -1,5 +1,7 @@
 //! One simulation, from its seed to its verdict.
 
+use std::cell::Cell;
+
 use riverrun_storage::planted::{self, Bug};
 
 use crate::clock::SECOND;
@@ -54,6 +56,7 @@ pub fn run(seed: u64, options: &Options, bug: Option<Bug>) -> Outcome {
 #[must_use]
 pub fn run_plan(plan: Plan, bug: Option<Bug>) -> Outcome {
     let _planted = Planted::plant(bug);
+    let _running = Running::begin();
     let seed = plan.seed;
     tracing::info!(?plan, "the plan");
     let mut world = World::new(plan);
@@ -83,7 +86,34 @@ pub fn run_plan(plan: Plan, bug: Option<Bug>) -> Outcome {
     }
 }
 
-/// Keeps expected panics (a planted bug meets an assertion) from filling the screen.
+thread_local! {
+    /// Whether a simulation runs on this thread.
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks the time in which a simulation runs.
+struct Running;
+
+impl Running {
+    fn begin() -> Self {
+        RUNNING.set(true);
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.set(false);
+    }
+}
+
+/// Keeps the panics of simulated nodes (a planted bug meets an assertion) from filling the screen.
+/// Those of who runs the simulation are shown as ever.
 pub fn silence_panics() {
-    std::panic::set_hook(Box::new(|_| {}));
+    let shown = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !RUNNING.get() {
+            shown(panic);
+        }
+    }));
 }
