@@ -830,7 +830,10 @@ impl Group {
 
     /// Whole segments were deleted.
     pub fn on_head_dropped(&mut self, start: LogStart, producers: Bytes) {
-        self.node.mut_store().set_start(start, producers);
+        // One that was asked for before a reset speaks of the log that the reset has left behind.
+        if start.prev_index > self.log().start().prev_index {
+            self.node.mut_store().set_start(start, producers);
+        }
     }
 
     /// Carries on as far as possible without the outside; fills `out`.
