@@ -463,6 +463,12 @@ impl Group {
         (*index, conf)
     }
 
+    /// Whether its term and vote are durable here.
+    #[must_use]
+    pub fn term_is_durable(&self) -> bool {
+        self.hard_sequence == self.hard_durable
+    }
+
     /// Whether the applied configuration is stored durably. A replica that a change has removed may
     /// be deleted when this holds on every voter that is left: one that comes back with the
     /// configuration before would wait for its report (R2).

@@ -206,7 +206,8 @@ impl World {
             let follows = before.map_or(Ok(()), |before| {
                 crate::invariants::offsets_dense::follows(group, node, before, mark)
             });
-            let checked = follows.and_then(|()| self.invariants.bytes.saw(group, node, mark));
+            let checked =
+                follows.and_then(|()| self.invariants.bytes.saw(group, node, mark, false));
             before = Some(mark);
             if checked.is_err() {
                 self.check(checked);

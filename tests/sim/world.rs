@@ -692,12 +692,17 @@ impl World {
         entries: Vec<LogEntry>,
         turn: &mut Turn,
     ) {
+        let partition = process
+            .shards
+            .get(process.shard_of(group))
+            .and_then(|shard| shard.partition(group));
+        let alone = partition.is_some_and(|partition| !partition.group().term_is_durable());
         let view = process.views.entry(group).or_default();
         for entry in &entries {
             let mark = Mark::of(entry);
             let checked = view
                 .push(group, node, mark)
-                .and_then(|()| self.invariants.bytes.saw(group, node, &mark));
+                .and_then(|()| self.invariants.bytes.saw(group, node, &mark, alone));
             if let (Err(violation), None) = (checked, &self.violation) {
                 self.violation = Some(violation);
             }
