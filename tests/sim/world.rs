@@ -1253,6 +1253,8 @@ fn judge_leader(
     };
     if excused {
         let kept = missing.index - 1;
+        // What this leader has in their place may be of an earlier term than its own.
+        let term = raft.log().term_of(missing.index).unwrap_or(term);
         let gone = invariants.committed.forgive(group, term, kept);
         summary.lost_from_memory += gone.iter().filter(|mark| mark.is_data()).count() as u64;
         let end = invariants
