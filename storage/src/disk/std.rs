@@ -30,9 +30,6 @@ const MIN_MAP_BYTES: u64 = 1 << 20;
 
 /// Pages that one call asks about.
 const PAGES_A_CALL: usize = 1024;
-/// What this process has appended last is in memory, without a question to the kernel: a consumer at
-/// the end of a log wants it with every produce.
-const JUST_WRITTEN_BYTES: u64 = 1 << 20;
 /// Bytes that are brought into memory with one read.
 const BRING_IN_BYTES: usize = 64 << 10;
 
@@ -247,8 +244,6 @@ struct StdFile {
     /// INVARIANT: never above the file's length. This process is the only writer of its data
     /// directory (it holds the lock), so the length is known without asking the kernel.
     len: AtomicU64,
-    /// Its length when it was opened: what lies behind was written by this process.
-    len_when_opened: u64,
     /// Bytes from the front that blocks were reserved for: what the map should span.
     reserved: AtomicU64,
     /// The whole map, or empty.
@@ -273,7 +268,6 @@ impl StdFile {
             unsynced: AtomicBool::new(false),
             used: AtomicBool::new(true),
             len: AtomicU64::new(metadata.len()),
-            len_when_opened: metadata.len(),
             reserved: AtomicU64::new(0),
             map: RwLock::new(Bytes::new()),
         });
@@ -479,12 +473,6 @@ impl DiskFile for StdFile {
     }
 
     fn resident(&self, offset: u64, len: usize) -> usize {
-        let end = offset.saturating_add(len as u64);
-        let length = self.len.load(Ordering::Acquire);
-        if offset >= self.len_when_opened && end <= length && length - offset <= JUST_WRITTEN_BYTES
-        {
-            return len;
-        }
         self.slice(offset, len)
             .map_or(0, |bytes| in_memory(&bytes).min(len))
     }
