@@ -7,7 +7,7 @@
 //! Whose reports R2 waits for is decided by the newest configuration that anybody has applied: in an
 //! older one may stand a replica that was removed and deleted since, and nobody would ever hear of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use raft::eraftpb::ConfState;
 use riverrun_storage::planted::{self, Bug};
@@ -23,6 +23,9 @@ pub struct Recovering {
     on: bool,
     /// (leader's term, index, term of that entry): what a leader said must be held (R1).
     target: Option<(u64, u64, u64)>,
+    /// Who asked for a vote and was not heard: it is asked what it holds. This replica's own
+    /// configuration may be so old that nobody in it is left.
+    candidates: BTreeSet<u64>,
     /// The current round of questions and its answers (R2).
     round: u64,
     reports: BTreeMap<u64, Report>,
@@ -34,6 +37,9 @@ pub struct Recovering {
     pub(crate) heard_of_leader: bool,
     quiet_ticks: u32,
 }
+
+/// Most candidates that are remembered; no group has more members.
+const MOST_CANDIDATES: usize = 64;
 
 /// Ticks without a leader after which a recovering replica asks what the others hold.
 const QUIET_TICKS: u32 = 20;
@@ -78,6 +84,13 @@ impl Partition {
             }
             RaftKind::TimeoutNow => false,
             _ => true,
+        }
+    }
+
+    /// A replica asked for a vote that this one may not give.
+    pub(crate) fn note_candidate(&mut self, from: u64) {
+        if self.recovering.candidates.len() < MOST_CANDIDATES {
+            self.recovering.candidates.insert(from);
         }
     }
 
@@ -185,6 +198,7 @@ impl Partition {
         let round = self.recovering.round;
         let mut asked = self.voters();
         asked.extend(conf::voters(&self.newest_conf()));
+        asked.extend(&self.recovering.candidates);
         asked.sort_unstable();
         asked.dedup();
         for to in asked {

@@ -14,7 +14,7 @@ use tracing::info;
 use crate::net::connection::Connection;
 
 /// Lines in one [`PERIOD`].
-const LINES: u32 = 20;
+const LINES: u32 = 100;
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The log and its limit.
