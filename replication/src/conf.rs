@@ -180,7 +180,11 @@ pub fn voters(conf: &ConfState) -> Vec<u64> {
 /// more members than a reader accepts.
 #[must_use]
 pub fn fits(conf: &ConfState, changes: &[Change]) -> bool {
-    changes.len() <= MAX_MEMBERS && members(conf).len() + changes.len() <= MAX_MEMBERS
+    let added = changes
+        .iter()
+        .filter(|change| !matches!(change, Change::Remove(_)))
+        .count();
+    changes.len() <= MAX_MEMBERS && members(conf).len() + added <= MAX_MEMBERS
 }
 
 /// Every replica that a configuration names, once each, in order.

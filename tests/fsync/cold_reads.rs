@@ -54,7 +54,7 @@ fn held(shimmed: &Shimmed) -> Result<()> {
         }
         limit = Duration::from_millis(1);
     }
-    let mut cold = held;
+    let cold = held;
     ensure!(
         !cold.is_empty(),
         "every fetch was answered while its bytes could not be read"
@@ -72,6 +72,15 @@ fn held(shimmed: &Shimmed) -> Result<()> {
         ensure!(!batches.is_empty(), "a hot fetch brought nothing");
         ensure!(began.elapsed() < SOON, "the others are held back");
     }
+    // By now whoever was only late has its answer.
+    let mut held = Vec::new();
+    for (mut connection, sent) in cold {
+        match connection.batches_within(sent, Duration::from_millis(100))? {
+            Some(batches) => is_first(&batches)?,
+            None => held.push((connection, sent)),
+        }
+    }
+    let mut cold = held;
     // What comes behind a cold fetch on its own connection keeps its place.
     let (first, sent) = cold.first_mut().context("there are fetches")?;
     let behind = first.send_fetch("hot", 0, 1000)?;
