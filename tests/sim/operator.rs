@@ -257,7 +257,10 @@ impl World {
         let free = (0..self.plan.nodes).find(|node| {
             Some(*node) != learner
                 && !(precious && self.plan.endangers(*node))
-                && self.process(*node).is_some()
+                // One that is on its way out there may still be a voter.
+                && self
+                    .process(*node)
+                    .is_some_and(|process| process.node.handle(partition.group).is_none())
                 && !partition
                     .replicas
                     .iter()
@@ -265,7 +268,14 @@ impl World {
         })?;
         let gone =
             usize::try_from((draw >> 32) % partition.replicas.len().max(1) as u64).unwrap_or(0);
-        let old = partition.replicas.get(gone)?.replica;
+        let leaving = partition.replicas.get(gone)?;
+        // One that its node never came to create is waited for: a caching group may need its word.
+        let on = usize::try_from(leaving.node - 1).unwrap_or(0);
+        let handle = self.process(on)?.node.handle(partition.group)?;
+        let old = leaving.replica;
+        if handle.replica() != old {
+            return None;
+        }
         controller
             .plan_replace_replica(&topic.id, 0, old, node_id(free))
             .ok()
