@@ -531,6 +531,7 @@ impl World {
         let directory = process.node.directory_id();
         let own = node_id(node);
         let mut wanted = Vec::new();
+        let mut waits = false;
         for topic in process.controller.image().topics.values() {
             for partition in &topic.partitions {
                 let of_this_node = partition.replicas.iter().filter(|replica| {
@@ -543,6 +544,17 @@ impl World {
                         .map(|handle| handle.replica());
                     let refused = process.refused.get(&partition.group).copied();
                     let refused = refused.filter(|_| !planted::is(Bug::R3));
+                    // One that is still a member goes when the group has let it go.
+                    let needed = here.filter(|old| {
+                        *old < replica.replica
+                            && !planted::is(Bug::R3)
+                            && !self.operator.is_set_aside(partition.group, *old)
+                            && self.is_member(partition.group, *old)
+                    });
+                    if needed.is_some() {
+                        waits = true;
+                        continue;
+                    }
                     let newest = here.max(refused).unwrap_or(0);
                     if newest < replica.replica
                         && !self.operator.is_retired(partition.group, replica.replica)
@@ -554,6 +566,9 @@ impl World {
             }
         }
         self.learn_groups(node);
+        if let Some(process) = self.hosts.get_mut(node).and_then(|h| h.process.as_mut()) {
+            process.must_reconcile |= waits;
+        }
         for (group, replica, topic, voters) in wanted {
             self.create(node, group, replica, topic, voters);
         }

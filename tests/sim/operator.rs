@@ -37,6 +37,8 @@ pub struct Operator {
     incarnations: BTreeMap<Uuid, u64>,
     /// Replicas that are lost, and the node that they were on.
     lost: BTreeMap<(u64, u64), usize>,
+    /// All that ever were.
+    set_aside: BTreeSet<(u64, u64)>,
     joining: Vec<Joining>,
     /// Replicas that were removed and must never come back.
     retired: BTreeSet<(u64, u64)>,
@@ -58,6 +60,7 @@ impl Operator {
         Self {
             incarnations: BTreeMap::new(),
             lost: BTreeMap::new(),
+            set_aside: BTreeSet::new(),
             joining: Vec::new(),
             retired: BTreeSet::new(),
             learners: learners
@@ -90,7 +93,14 @@ impl Operator {
     pub fn is_lost(&mut self, group: u64, replica: u64, node: usize) {
         if !planted::is(Bug::R3) {
             self.lost.insert((group, replica), node);
+            self.set_aside.insert((group, replica));
         }
+    }
+
+    /// Whether a replica was ever called lost.
+    #[must_use]
+    pub fn is_set_aside(&self, group: u64, replica: u64) -> bool {
+        self.set_aside.contains(&(group, replica))
     }
 
     /// Whether a replica was removed.
@@ -472,7 +482,9 @@ impl World {
             })
             .collect();
         let changes = if is_voter || (!promote && conf.get_learners().contains(&new)) {
-            if gone.is_empty() {
+            // A voter goes in one change with the one that takes its place.
+            let complete = wanted.iter().all(|id| conf.get_voters().contains(id));
+            if gone.is_empty() || (promote && !complete) {
                 self.summary.replicas_replaced += u64::from(promote);
                 return true;
             }
@@ -654,7 +666,7 @@ impl World {
 
     /// Whether the leader's configuration names a replica, or that of a voter still may after its
     /// next start: a recovering one would wait for the report of the removed (R2).
-    fn is_member(&self, group: u64, replica: u64) -> bool {
+    pub fn is_member(&self, group: u64, replica: u64) -> bool {
         let Some(leader) = self
             .leader_of(group)
             .and_then(|node| self.replica_on(node, group))
