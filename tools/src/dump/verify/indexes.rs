@@ -5,6 +5,7 @@
 //! offset; a time entry names the first batch that has the largest timestamp so far.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use riverrun_storage::format::SegmentFile;
 use riverrun_storage::format::index::{IndexedBatch, OffsetEntry, TimeEntry};
@@ -57,6 +58,21 @@ impl<E: Copy> Cursor<E> {
             .map(|(position, bytes)| (position, decode(bytes)));
         Ok(())
     }
+}
+
+/// How often, and how far apart, a missing index is looked for again.
+const LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
+/// Whether an index is still not to be had a moment later: a running node creates the files of a new
+/// segment one after another.
+fn stays_away(path: &Path) -> bool {
+    (0..LOOKS).all(|look| {
+        if look > 0 {
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+        Input::open(path).is_err()
+    })
 }
 
 impl IndexCheck {
@@ -199,7 +215,7 @@ impl IndexCheck {
     /// Ends the segment. `is_whole` says that all of the log's batches went by; if not, the rest of
     /// the indexes cannot be judged.
     pub(super) fn finish(mut self, is_whole: bool, findings: &mut Findings) -> Result<(), Failure> {
-        for path in &self.missing {
+        for path in self.missing.iter().filter(|path| stays_away(path)) {
             findings.damage(
                 path,
                 None,
