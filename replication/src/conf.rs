@@ -162,18 +162,18 @@ pub fn decode_change(bytes: &[u8]) -> Result<Vec<Change>, BadConf> {
     Ok(changes)
 }
 
+/// Every replica that one of the lists names, once each, in order.
+fn once_each(lists: &[&[u64]]) -> Vec<u64> {
+    let mut all = lists.concat();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 /// The voters of a configuration, of both halves where it is joint, once each, in order.
 #[must_use]
 pub fn voters(conf: &ConfState) -> Vec<u64> {
-    let mut voters: Vec<u64> = conf
-        .get_voters()
-        .iter()
-        .chain(conf.get_voters_outgoing())
-        .copied()
-        .collect();
-    voters.sort_unstable();
-    voters.dedup();
-    voters
+    once_each(&[conf.get_voters(), conf.get_voters_outgoing()])
 }
 
 /// Whether a change and the configurations that it leads to can be encoded: no list of either names
@@ -190,17 +190,12 @@ pub fn fits(conf: &ConfState, changes: &[Change]) -> bool {
 /// Every replica that a configuration names, once each, in order.
 #[must_use]
 pub fn members(conf: &ConfState) -> Vec<u64> {
-    let mut all: Vec<u64> = conf
-        .get_voters()
-        .iter()
-        .chain(conf.get_learners())
-        .chain(conf.get_voters_outgoing())
-        .chain(conf.get_learners_next())
-        .copied()
-        .collect();
-    all.sort_unstable();
-    all.dedup();
-    all
+    once_each(&[
+        conf.get_voters(),
+        conf.get_learners(),
+        conf.get_voters_outgoing(),
+        conf.get_learners_next(),
+    ])
 }
 
 /// Whether the replica votes in this configuration.

@@ -934,7 +934,7 @@ impl Group {
                         || self.flush_now
                         || self.node.store().tail_bytes() >= self.config.caching_flush_bytes);
                 if !wanted
-                    && self.hard_sequence == self.hard_durable
+                    && self.term_is_durable()
                     && self.flags == self.flags_durable
                     && self.conf_is_durable()
                     && !(self.stores_commits && self.applied > self.commit_durable)
@@ -947,7 +947,7 @@ impl Group {
         item.cut_done = self.owes_cut_done;
         item.hard_state = Some(self.hard_state());
         let (conf_index, _) = self.conf();
-        if conf_index > self.conf_durable {
+        if !self.conf_is_durable() {
             item.conf = Some(self.stored_conf());
         }
         if self.flags != self.flags_durable {

@@ -74,12 +74,6 @@ impl Partition {
 
     fn on_raft(&mut self, from: u64, message: RaftMessage) {
         if !self.may_step(from, message.kind) {
-            if matches!(
-                message.kind,
-                RaftKind::RequestVote | RaftKind::RequestPreVote
-            ) {
-                self.note_candidate(from);
-            }
             return;
         }
         if message.kind == RaftKind::AppendResponse

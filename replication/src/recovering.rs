@@ -73,24 +73,21 @@ impl Partition {
     }
 
     /// Whether a message may be stepped: a recovering replica takes no part in elections but those
-    /// that R2 allows.
-    pub(crate) fn may_step(&self, from: u64, kind: RaftKind) -> bool {
+    /// that R2 allows. Who asked for a vote that it may not give is asked in turn.
+    pub(crate) fn may_step(&mut self, from: u64, kind: RaftKind) -> bool {
         if !self.recovering.on {
             return true;
         }
         match kind {
             RaftKind::RequestVote | RaftKind::RequestPreVote => {
-                self.recovering.greatest == Some(from)
+                let may = self.recovering.greatest == Some(from);
+                if !may && self.recovering.candidates.len() < MOST_CANDIDATES {
+                    self.recovering.candidates.insert(from);
+                }
+                may
             }
             RaftKind::TimeoutNow => false,
             _ => true,
-        }
-    }
-
-    /// A replica asked for a vote that this one may not give.
-    pub(crate) fn note_candidate(&mut self, from: u64) {
-        if self.recovering.candidates.len() < MOST_CANDIDATES {
-            self.recovering.candidates.insert(from);
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use riverrun_replication::controller::Controller;
 use riverrun_replication::group::Op;
 use riverrun_replication::node::{Node, RoundUnderWay};
+use riverrun_replication::partition::Partition;
 use riverrun_replication::shard::{Input, Shard};
 use riverrun_storage::disk::mem::{MemDisk, MemSnapshot, Operation, SlowSyncs, Times};
 use riverrun_storage::node::{NodeError, RoundResult};
@@ -182,6 +183,12 @@ impl Process {
     #[must_use]
     pub fn shard_of(&self, group: u64) -> usize {
         usize::try_from(group % self.shards.len().max(1) as u64).unwrap_or(0)
+    }
+
+    /// The partition of a group, where it is in service here.
+    #[must_use]
+    pub fn partition(&self, group: u64) -> Option<&Partition> {
+        self.shards.get(self.shard_of(group))?.partition(group)
     }
 
     /// Turns one input into what [`crate::world::World::turn`] takes.

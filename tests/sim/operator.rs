@@ -366,10 +366,7 @@ impl World {
         self.leader_of(group)
             .and_then(|leader| self.process(leader))
             .and_then(|process| {
-                let partition = process
-                    .shards
-                    .get(process.shard_of(group))?
-                    .partition(group)?;
+                let partition = process.partition(group)?;
                 let conf = partition.group().conf().1;
                 Some(conf.get_voters().contains(&replica) && conf.get_voters_outgoing().is_empty())
             })
@@ -451,11 +448,7 @@ impl World {
         let Some(process) = self.process(leader) else {
             return false;
         };
-        let Some(partition) = process
-            .shards
-            .get(process.shard_of(group))
-            .and_then(|shard| shard.partition(group))
-        else {
+        let Some(partition) = process.partition(group) else {
             return false;
         };
         let conf = partition.group().conf().1.clone();
@@ -688,10 +681,7 @@ impl World {
 
     fn replica_on(&self, node: usize, group: u64) -> Option<&Partition> {
         let process = self.process(node)?;
-        process
-            .shards
-            .get(process.shard_of(group))?
-            .partition(group)
+        process.partition(group)
     }
 }
 

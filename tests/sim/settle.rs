@@ -136,11 +136,7 @@ impl World {
                 text.push_str(&format!("node {node} is down; "));
                 continue;
             };
-            match process
-                .shards
-                .get(process.shard_of(group))
-                .and_then(|s| s.partition(group))
-            {
+            match process.partition(group) {
                 Some(partition) => {
                     let (index, conf) = partition.group().conf();
                     text.push_str(&format!(
@@ -166,10 +162,7 @@ impl World {
                 let Some(process) = self.process(*node) else {
                     continue;
                 };
-                let partition = process
-                    .shards
-                    .get(process.shard_of(*group))
-                    .and_then(|s| s.partition(*group));
+                let partition = process.partition(*group);
                 let Some(partition) = partition else { continue };
                 let replica = partition.group().replica();
                 let voter = partition.group().conf().1.get_voters().contains(&replica);
@@ -208,10 +201,7 @@ impl World {
                 let Some(handle) = process.node.handle(group) else {
                     continue;
                 };
-                let partition = process
-                    .shards
-                    .get(process.shard_of(group))
-                    .and_then(|s| s.partition(group));
+                let partition = process.partition(group);
                 let Some(partition) = partition else { continue };
                 let published = handle.published();
                 if published.high_watermark != log.end_offset() || log.forked_term() > 0 {

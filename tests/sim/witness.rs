@@ -96,11 +96,7 @@ impl World {
             if process.node.incarnation() != incarnation || self.nemesis.may_be_damaged(other) {
                 continue;
             }
-            let Some(follower) = process
-                .shards
-                .get(process.shard_of(group))
-                .and_then(|shard| shard.partition(group))
-            else {
+            let Some(follower) = process.partition(group) else {
                 continue;
             };
             // Behind a newer term it may have cut what it held in this one.

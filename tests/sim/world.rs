@@ -692,10 +692,7 @@ impl World {
         entries: Vec<LogEntry>,
         turn: &mut Turn,
     ) {
-        let partition = process
-            .shards
-            .get(process.shard_of(group))
-            .and_then(|shard| shard.partition(group));
+        let partition = process.partition(group);
         let alone = partition.is_some_and(|partition| !partition.group().term_is_durable());
         let view = process.views.entry(group).or_default();
         for entry in &entries {

@@ -128,12 +128,7 @@ impl LogReader {
         max_bytes: usize,
         at_least_one: bool,
     ) -> LogResult<Fetched> {
-        let budget = Budget {
-            ceiling,
-            bytes: max_bytes,
-            at_least_one,
-        };
-        self.fetch_pages(offset, budget, Pages::Touch)
+        self.fetch_pages(offset, ceiling, max_bytes, at_least_one, Pages::Touch)
             .map(|fetched| fetched.unwrap_or_else(|| unreachable!("it touches what it needs")))
     }
 
@@ -149,12 +144,7 @@ impl LogReader {
         max_bytes: usize,
         at_least_one: bool,
     ) -> LogResult<Option<Fetched>> {
-        let budget = Budget {
-            ceiling,
-            bytes: max_bytes,
-            at_least_one,
-        };
-        self.fetch_pages(offset, budget, Pages::InMemory)
+        self.fetch_pages(offset, ceiling, max_bytes, at_least_one, Pages::InMemory)
     }
 
     /// The same with all of it brought into memory first. Waits for the disk.
@@ -168,21 +158,23 @@ impl LogReader {
         max_bytes: usize,
         at_least_one: bool,
     ) -> LogResult<Fetched> {
-        let budget = Budget {
-            ceiling,
-            bytes: max_bytes,
-            at_least_one,
-        };
-        self.fetch_pages(offset, budget, Pages::BringIn)
+        self.fetch_pages(offset, ceiling, max_bytes, at_least_one, Pages::BringIn)
             .map(|fetched| fetched.unwrap_or_else(|| unreachable!("it brings in what it needs")))
     }
 
     fn fetch_pages(
         &self,
         offset: i64,
-        mut budget: Budget,
+        ceiling: i64,
+        max_bytes: usize,
+        at_least_one: bool,
         pages: Pages,
     ) -> LogResult<Option<Fetched>> {
+        let mut budget = Budget {
+            ceiling,
+            bytes: max_bytes,
+            at_least_one,
+        };
         let mut fetched = Fetched {
             batches: Vec::new(),
             first_offset: offset,

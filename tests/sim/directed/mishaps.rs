@@ -6,7 +6,7 @@ use riverrun_replication::conf::Change;
 use riverrun_replication::shard::Input;
 
 use super::cluster::{A, C, Cluster, D, E, F, GROUP, Plan};
-use super::recovering::{ALL, all_lose_power, short_cluster};
+use super::recovering::{ALL, all_lose_power, one_to_fill};
 use super::replaced::dropped_head;
 use super::stops::{about_to_cut, is_sound};
 use super::wire::Fate;
@@ -66,17 +66,10 @@ fn in_an_election_of_the_recovering() {
 
 #[test]
 fn in_becoming_whole() {
-    let begin = || {
-        let mut cluster = short_cluster();
-        cluster.power_cut(F);
-        cluster.cut_off(F);
-        cluster.start(F);
-        cluster
-    };
     let steps = |cluster: &mut Cluster| cluster.pass(&ALL, 10);
     // With the power of A goes what the topic asked to be lost with a majority.
     let fates = [OF_MESSAGES.as_slice(), &[Fate::Killed]].concat();
-    meddling(&fates, &ALL, begin, steps, |cluster| {
+    meddling(&fates, &ALL, one_to_fill, steps, |cluster| {
         assert!(ALL.iter().all(|at| !cluster.partition(*at).is_recovering()));
     });
 }

@@ -25,6 +25,15 @@ pub(super) fn short_cluster() -> Cluster {
     cluster
 }
 
+/// The same; F comes back short, and nobody hears it yet.
+pub(super) fn one_to_fill() -> Cluster {
+    let mut cluster = short_cluster();
+    cluster.power_cut(F);
+    cluster.cut_off(F);
+    cluster.start(F);
+    cluster
+}
+
 impl Cluster {
     /// An event that A and F have on their disks, and C has not heard of.
     fn produce_durably(&mut self, value: &str) {

@@ -7,7 +7,7 @@ use riverrun_replication::shard::Input;
 use riverrun_storage::disk::mem::CrashModel;
 
 use super::cluster::{A, C, Cluster, D, E, F, GROUP, Plan};
-use super::recovering::{ALL, all_lose_power, short_cluster};
+use super::recovering::{ALL, all_lose_power, one_to_fill};
 use super::replaced::{d_is_a_full_member, dropped_head};
 
 /// Takes the steps as often as there are calls of `at` in them that change its disk, with its
@@ -242,15 +242,8 @@ fn in_an_election_of_the_recovering() {
 
 #[test]
 fn in_becoming_whole() {
-    let begin = || {
-        let mut cluster = short_cluster();
-        cluster.power_cut(F);
-        cluster.cut_off(F);
-        cluster.start(F);
-        cluster
-    };
     let steps = |cluster: &mut Cluster| cluster.pass(&ALL, 15);
-    stopping(F, begin, steps, |cluster| {
+    stopping(F, one_to_fill, steps, |cluster| {
         assert!(ALL.iter().all(|at| !cluster.partition(*at).is_recovering()));
     });
 }
