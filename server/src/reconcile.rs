@@ -19,10 +19,14 @@ use crate::topics::{Topic, TopicPartition};
 /// Pause before what could not be done is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Follows the image until the broker stops.
-pub(crate) async fn follow(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
-    let mut applied = broker.catalog().watch();
-    let mut done = true;
+/// Follows the image until the broker stops. `applied` was subscribed to before the image was last
+/// made good: what is applied while this task waits for its first turn is not missed.
+pub(crate) async fn follow(
+    broker: Arc<Broker>,
+    mut applied: watch::Receiver<i64>,
+    mut done: bool,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
         let retry = tokio::time::sleep(RETRY);
         tokio::select! {

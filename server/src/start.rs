@@ -61,8 +61,10 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
     let (stop, stopped) = watch::channel(false);
     let boot = async {
         founding::found_or_join(&broker).await?;
-        reconcile::once(&broker).await;
-        tokio::spawn(reconcile::follow(Arc::clone(&broker), stopped.clone()));
+        let applied = broker.catalog().watch();
+        let done = reconcile::once(&broker).await;
+        let following = reconcile::follow(Arc::clone(&broker), applied, done, stopped.clone());
+        tokio::spawn(following);
         let led = async {
             for topic in broker.topics().all() {
                 broker.until_led(&topic.id).await;

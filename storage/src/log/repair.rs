@@ -113,9 +113,10 @@ impl Repair<'_> {
     fn write_log(&self, draft: &Draft) -> LogResult<()> {
         let log = draft.input.files.log()?;
         let path = log.path();
-        if draft.log_len < draft.input.log_len {
-            log.set_len(draft.log_len).at(path)?;
-        }
+        // Also where it has that length: a cut whose sync failed in an earlier life may be in the cache
+        // alone, and what was cut would be there again after a power loss.
+        log.set_len(draft.log_len.min(draft.input.log_len))
+            .at(path)?;
         for (position, payload) in &draft.restored {
             log.write_all_at(&[IoSlice::new(payload)], *position)
                 .at(path)?;
@@ -169,13 +170,10 @@ impl Repair<'_> {
 /// sure to be synced (W8).
 fn bring_to(file: &Arc<dyn DiskFile>, bytes: &[u8]) -> LogResult<()> {
     let path = file.path();
-    let old = file.len().at(path)?;
     if !bytes.is_empty() {
         file.write_all_at(&[IoSlice::new(bytes)], 0).at(path)?;
     }
-    if old > bytes.len() as u64 {
-        file.set_len(bytes.len() as u64).at(path)?;
-    }
+    file.set_len(bytes.len() as u64).at(path)?;
     file.sync_data().at(path)
 }
 

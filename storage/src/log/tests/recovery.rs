@@ -695,6 +695,42 @@ fn what_a_failed_sync_left_in_the_cache_is_written_again() {
 }
 
 #[test]
+fn a_cut_whose_sync_failed_is_made_again_by_the_next_opening() {
+    // W8: the file is cut in the cache alone. The process goes and the next one, which finds the file
+    // as short as it should be, must not leave it at that: what was cut would be back after a power
+    // loss, behind what has been appended since.
+    for extension in ["log", "raft"] {
+        let (disk, entries) = small();
+        let cut = 3;
+        let mut known = record(START);
+        known.durable_index = entries.len() as u64;
+        let (mut log, _) = open(&disk, &known).unwrap();
+        disk.fail(Operation::Sync, Times::Once, move |path| {
+            path.extension().is_some_and(|found| found == extension)
+        });
+        assert!(log.truncate_from(cut).is_err());
+        drop(log);
+        known.durable_index = cut - 1;
+        known.unfinished_cut = Some(cut);
+        let (mut log, _) = open(&disk, &known).unwrap();
+        let mut kept = entries[..cut as usize - 1].to_vec();
+        let mut make = Maker::after(&kept, START);
+        make.term = 9;
+        let noop = make.noop();
+        log.append(std::slice::from_ref(&noop)).unwrap();
+        kept.push(noop.clone());
+        drop(log);
+        disk.crash(1, &CrashModel::LOSE_ALL);
+        // The noop was durable in the WAL.
+        known.unfinished_cut = None;
+        known.durable_index = cut;
+        known.entries = vec![noop];
+        let (log, recovery) = open(&disk, &known).unwrap();
+        assert_eq!((all(&log), recovery.cut_at), (kept, None), "{extension}");
+    }
+}
+
+#[test]
 fn a_cut_with_the_sidecar_first_gives_a_batch_anothers_index() {
     // W5, and what the planted bug does: [command (i)][data (i+1)] is cut at i, the sidecar first,
     // and the power goes before the cut of the log is on the disk.
