@@ -422,6 +422,19 @@ impl Group {
         self.node.raft.leader_id
     }
 
+    /// Ticks without a leader after which a voter campaigns at the earliest.
+    pub(crate) fn election_ticks(&self) -> usize {
+        self.config.election_ticks
+    }
+
+    /// Somebody knows that the entry of this index and term is committed. If this log has it, all below
+    /// it is the same too, and committed.
+    pub(crate) fn learn_commit(&mut self, index: u64, term: u64) {
+        if self.node.raft.state == StateRole::Follower {
+            self.node.raft.raft_log.maybe_commit(index, term);
+        }
+    }
+
     /// Its commit index.
     #[must_use]
     pub fn commit(&self) -> u64 {

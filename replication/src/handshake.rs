@@ -60,6 +60,7 @@ impl Partition {
                     out.push(Effect::Contradicted { group: self.id() });
                 }
             }
+            Body::Committed { index, index_term } => self.group.learn_commit(index, index_term),
             Body::AskReport { round } => self.on_ask_report(from, round, out),
             Body::Report(report) => self.on_report(from, report),
             Body::Probe { term, sequence } => {
@@ -166,9 +167,35 @@ impl Partition {
         }
     }
 
+    /// Who has left the voters and hears of no leader says what is committed. The change that it left
+    /// by may be known to it alone: the others, who hold the entry and may not count it, would wait for
+    /// its vote, and it may not campaign.
+    fn tick_commit(&mut self, out: &mut Vec<Effect>) {
+        let voters = self.voters();
+        if self.group.leader() != 0 || voters.contains(&self.group.replica()) {
+            self.leaderless_ticks = 0;
+            return;
+        }
+        self.leaderless_ticks += 1;
+        if !self
+            .leaderless_ticks
+            .is_multiple_of(self.group.election_ticks())
+        {
+            return;
+        }
+        let index = self.group.commit();
+        let Some(index_term) = self.group.log().term_of(index) else {
+            return;
+        };
+        for to in voters {
+            self.send(to, Body::Committed { index, index_term }, out);
+        }
+    }
+
     /// Repeats, every tick, what has not been answered.
     pub(crate) fn tick_handshakes(&mut self, out: &mut Vec<Effect>) {
         self.tick_recovering(out);
+        self.tick_commit(out);
         if !self.group.is_leader() {
             return;
         }

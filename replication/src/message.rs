@@ -57,6 +57,13 @@ pub enum Body {
     },
     /// The answer to [`Body::AskReport`].
     Report(Report),
+    /// A replica that is no voter any more and hears of no leader says what it knows to be committed.
+    Committed {
+        /// An index that is committed.
+        index: u64,
+        /// The term of its entry.
+        index_term: u64,
+    },
     /// A leader asks whether the term is still that one (L5).
     Probe {
         /// The leader's term.

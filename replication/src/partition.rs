@@ -158,6 +158,8 @@ pub struct Partition {
     rolled: BTreeSet<i64>,
     unflushed_records: u64,
     lag_ticks: u32,
+    /// Ticks since this replica, no voter, last knew of a leader.
+    pub(crate) leaderless_ticks: usize,
     /// The disk has no room for what was appended last.
     full: bool,
     /// (index, offset) of a snapshot: the watermark goes there when the log has begun again.
@@ -241,6 +243,7 @@ impl Partition {
             rolled: BTreeSet::new(),
             unflushed_records: 0,
             lag_ticks: 600,
+            leaderless_ticks: 0,
             full: false,
             after_reset: None,
         }

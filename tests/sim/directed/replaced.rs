@@ -299,3 +299,46 @@ fn r4_a_configuration_above_a_lost_tail() {
     }
     d_is_a_full_member(&mut cluster);
 }
+
+#[test]
+fn r4_a_change_that_only_the_one_it_removed_knew() {
+    // A leads alone and gives its place to D. D has both entries of the change on disk, and stops before
+    // it has stored that they are committed: it does not know that it is a voter. A knows, is none, and
+    // is started again.
+    let mut cluster = Cluster::new(Plan::voters(&[A]));
+    cluster.elect(A, &[A]);
+    cluster.add_node(D);
+    cluster.order(D, D);
+    cluster.produce_acked(A, "base");
+    let joins = cluster.change(A, &[Change::AddLearner(D)]);
+    cluster.pass(&[A, D], 10);
+    assert!(cluster.answer(joins).unwrap().is_ok());
+    let known = cluster.partition(D).group().commit();
+    cluster.change(A, &[Change::AddVoter(D), Change::Remove(A)]);
+    cluster.pass(&[A], 2);
+    // Both entries in one message: what was sent of them is lost.
+    cluster.lose(|_| true);
+    let (group, replica) = (GROUP, D);
+    cluster.turn(A, vec![Input::Unreachable { group, replica }]);
+    for _ in 0..10 {
+        cluster.tick(A);
+        cluster.run_only(&[A, D], |sent| !sent.has_entries());
+    }
+    cluster.deliver(|sent| sent.to == D);
+    cluster.flush(D);
+    cluster.kill(D);
+    cluster.run(&[A]);
+    cluster.deliver(|sent| sent.to == A);
+    cluster.run(&[A]);
+    let conf = cluster.partition(A).group().conf().1.clone();
+    assert_eq!(members(&conf), [D]);
+    cluster.kill(A);
+    cluster.lose(|_| true);
+    cluster.start(A);
+    cluster.start(D);
+    assert_eq!(cluster.partition(D).group().commit(), known);
+    cluster.pass(&[A, D], 60);
+    assert_eq!(cluster.published(D).role, Role::Leader);
+    assert_eq!(cluster.consume(D), ["base"]);
+    cluster.produce_acked(D, "next");
+}
