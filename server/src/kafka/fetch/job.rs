@@ -54,6 +54,9 @@ struct Part {
     max_bytes: usize,
     at: Result<Arc<Partition>, ErrorCode>,
     leadership: Leadership,
+    /// The last look found the partition to end at the offset: what there is at the next one has been
+    /// written since, and is in memory.
+    at_end: bool,
 }
 
 /// Whether a majority has said, after the fetch came, that this is still the leader (L5).
@@ -166,6 +169,7 @@ impl Job {
                 max_bytes: usize::try_from(part.partition_max_bytes).unwrap_or(0),
                 at,
                 leadership: Leadership::Unasked,
+                at_end: false,
             });
         }
         let parts = from..self.parts.len();
@@ -230,6 +234,10 @@ impl Job {
                 }
             };
             let bytes = row.records.as_ref().map_or(0, Records::len);
+            let at_end = row.error_code == 0 && row.high_watermark == part.offset;
+            if let Some(part) = self.parts.get_mut(slot) {
+                part.at_end = at_end;
+            }
             now |= row.error_code != 0 || row.diverging_epoch.end_offset >= 0;
             total += bytes;
             left = left.saturating_sub(bytes);
@@ -356,6 +364,9 @@ impl Job {
             let max = part.max_bytes.min(left);
             let reader = at.handle().reader();
             let fetched = match reads {
+                Reads::Memory if part.at_end => reader
+                    .fetch(part.offset, ceiling, max, is_first)
+                    .map(Some),
                 Reads::Memory => reader.fetch_in_memory(part.offset, ceiling, max, is_first),
                 Reads::Disk => reader
                     .fetch_from_disk(part.offset, ceiling, max, is_first)
