@@ -29,7 +29,7 @@ fn register(node: i32) -> bytes::BytesMut {
         incarnation: 1,
         host: "localhost".to_owned(),
         port: 9092,
-        rack: String::new(),
+        ..RegisterBroker::default()
     });
     encode_batch(&[command]).unwrap()
 }

@@ -90,7 +90,7 @@ async fn register(broker: &Arc<Broker>) -> Result<(), StartError> {
         incarnation: node.incarnation(),
         host,
         port: u32::from(port),
-        rack: String::new(),
+        ..RegisterBroker::default()
     };
     let id = broker.cluster_uuid();
     let changed = broker.catalog().change(broker, |controller| {
@@ -98,6 +98,7 @@ async fn register(broker: &Arc<Broker>) -> Result<(), StartError> {
         if controller.image().cluster_id.is_nil() {
             commands.push(Command::FoundCluster(FoundCluster {
                 cluster_id: id.as_bytes().to_vec(),
+                ..FoundCluster::default()
             }));
         }
         commands.push(controller.plan_register_broker(registration)?);

@@ -11,8 +11,8 @@ use rand_chacha::ChaCha8Rng;
 use riverrun_record::{BatchBuilder, Compression, NO_TIMESTAMP, stamp};
 use riverrun_replication::controller::{
     AddPartitions, AllocateProducerIds, Command, Controller, CreateTopic, FenceBroker,
-    FoundCluster, MarkTopicClosing, NewPartition, RegisterBroker, RemoveTopic, ReplaceReplica,
-    SetTopicConfigs, encode_batch,
+    FoundCluster, Founder, MarkTopicClosing, NewPartition, RegisterBroker, RemoveTopic,
+    ReplaceReplica, SetTopicConfigs, encode_batch,
 };
 use riverrun_replication::node::CONTROLLER_DIR;
 use serde_json::{Value, json};
@@ -45,6 +45,11 @@ pub(crate) fn commands() -> Vec<Command> {
     vec![
         Command::FoundCluster(FoundCluster {
             cluster_id: bytes(0xc1),
+            founders: vec![Founder {
+                node: 7,
+                directory: bytes(0xd1),
+                replica: 1,
+            }],
         }),
         Command::RegisterBroker(RegisterBroker {
             node: 7,
@@ -53,6 +58,9 @@ pub(crate) fn commands() -> Vec<Command> {
             host: "a.example".to_owned(),
             port: 9092,
             rack: "r1".to_owned(),
+            peer_host: "b.example".to_owned(),
+            peer_port: 9093,
+            token: 5,
         }),
         Command::FenceBroker(FenceBroker {
             node: 7,
@@ -90,10 +98,12 @@ pub(crate) fn commands() -> Vec<Command> {
 fn expected() -> Vec<Value> {
     let topic = Uuid::from_u128(TOPIC).to_string();
     let fields = [
-        json!({"command": "FoundCluster", "cluster_id": Uuid::from_u128(0xc1).to_string()}),
+        json!({"command": "FoundCluster", "cluster_id": Uuid::from_u128(0xc1).to_string(),
+            "founders": [7]}),
         json!({"command": "RegisterBroker", "node": 7,
             "directory_id": Uuid::from_u128(0xd1).to_string(), "incarnation": 3,
-            "host": "a.example", "port": 9092, "rack": "r1"}),
+            "host": "a.example", "port": 9092, "rack": "r1",
+            "peer_host": "b.example", "peer_port": 9093}),
         json!({"command": "FenceBroker", "node": 7, "fenced": false}),
         json!({"command": "CreateTopic", "name": "orders", "topic_id": topic,
             "partitions": [[7], [7]],
@@ -309,6 +319,11 @@ fn an_image_is_shown_whole_and_held_against_its_name() {
     assert_eq!(
         (&broker["rack"], &broker["directory_id"]),
         (&json!("r1"), &json!(directory_id))
+    );
+    let controller = &said.lines("controller")[0];
+    assert_eq!(
+        (&controller["replica"], &controller["votes"]),
+        (&json!(1), &json!(true))
     );
     let directory = &said.lines("directory")[0];
     assert_eq!(

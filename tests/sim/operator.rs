@@ -192,7 +192,7 @@ impl World {
                 incarnation,
                 host: format!("node{node}"),
                 port: 9092,
-                rack: String::new(),
+                ..RegisterBroker::default()
             };
             if let Ok(command) = controller.plan_register_broker(broker) {
                 return Some(command);

@@ -45,17 +45,33 @@ impl Controller {
         if !self.image.cluster_id.is_nil() {
             return Err(Rejection::OtherCluster);
         }
+        let founders = found
+            .founders
+            .iter()
+            .map(|founder| {
+                Ok(ReplicaImage {
+                    replica: founder.replica,
+                    node: founder.node,
+                    directory: uuid(&founder.directory, "directory id")?,
+                })
+            })
+            .collect::<Result<Vec<_>, Rejection>>()?;
+        if !founders.is_empty() {
+            self.image.quorum.found(&founders)?;
+        }
         self.image.cluster_id = id;
         Ok(Outcome::Done)
     }
 
     fn register_broker(&mut self, given: &RegisterBroker) -> Applied {
         let directory = uuid(&given.directory, "directory id")?;
-        let port = u16::try_from(given.port).map_err(|_| Rejection::Malformed { what: "port" })?;
+        let port = |given| u16::try_from(given).map_err(|_| Rejection::Malformed { what: "port" });
+        let (port, peer_port) = (port(given.port)?, port(given.peer_port)?);
         if given.node < 0 {
             return Err(Rejection::Malformed { what: "node id" });
         }
-        if given.host.len() > MAX_TEXT_BYTES || given.rack.len() > MAX_TEXT_BYTES {
+        let texts = [&given.host, &given.rack, &given.peer_host];
+        if texts.iter().any(|text| text.len() > MAX_TEXT_BYTES) {
             return Err(Rejection::Malformed {
                 what: "host or rack",
             });
@@ -66,13 +82,15 @@ impl Controller {
             incarnation: given.incarnation,
             host: given.host.clone(),
             port,
+            peer_host: given.peer_host.clone(),
+            peer_port,
             rack: given.rack.clone(),
             fenced: false,
         };
         if let Some(seen) = self.image.directories.get(&directory) {
             let same_life = self.image.brokers.get(&given.node).is_some_and(|known| {
                 known.directory == directory && known.incarnation == given.incarnation
-            });
+            }) && seen.token == given.token;
             if given.incarnation < seen.incarnation
                 || (given.incarnation == seen.incarnation && !same_life)
             {
@@ -85,13 +103,15 @@ impl Controller {
                 return Err(Rejection::DirectoryOfAnotherNode { node: seen.node });
             }
         }
+        let joined = self.image.quorum.register(given.node, directory)?;
         let seen = DirectoryImage {
             node: given.node,
             incarnation: given.incarnation,
+            token: given.token,
         };
         self.image.directories.insert(directory, seen);
         match self.image.brokers.insert(given.node, broker.clone()) {
-            Some(before) if before == broker => Ok(Outcome::Unchanged),
+            Some(before) if before == broker && !joined => Ok(Outcome::Unchanged),
             _ => Ok(Outcome::Done),
         }
     }

@@ -20,7 +20,10 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::Controller;
-use super::image::{BrokerImage, DirectoryImage, Image, PartitionImage, ReplicaImage, TopicImage};
+use super::image::{
+    BrokerImage, DirectoryImage, FIRST_REPLICA, Image, PartitionImage, ReplicaImage, TopicImage,
+};
+use super::quorum::QuorumReplica;
 
 /// The first bytes of the file.
 pub const MAGIC: [u8; 4] = *b"RRCK";
@@ -56,6 +59,18 @@ struct ImageMessage {
     next_replica: u64,
     #[prost(int64, tag = "7")]
     next_producer_id: i64,
+    #[prost(uint64, repeated, tag = "8")]
+    first_controllers: Vec<u64>,
+    #[prost(message, repeated, tag = "9")]
+    controllers: Vec<ControllerMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ControllerMessage {
+    #[prost(message, required, tag = "1")]
+    at: ReplicaMessage,
+    #[prost(bool, tag = "2")]
+    votes: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -108,6 +123,10 @@ struct BrokerMessage {
     rack: String,
     #[prost(bool, tag = "7")]
     fenced: bool,
+    #[prost(string, tag = "8")]
+    peer_host: String,
+    #[prost(uint32, tag = "9")]
+    peer_port: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -118,6 +137,8 @@ struct DirectoryMessage {
     node: i32,
     #[prost(uint64, tag = "3")]
     incarnation: u64,
+    #[prost(fixed64, tag = "4")]
+    token: u64,
 }
 
 impl Controller {
@@ -208,11 +229,18 @@ fn to_message(image: &Image) -> ImageMessage {
         port: u32::from(broker.port),
         rack: broker.rack.clone(),
         fenced: broker.fenced,
+        peer_host: broker.peer_host.clone(),
+        peer_port: u32::from(broker.peer_port),
+    };
+    let controller = |known: &QuorumReplica| ControllerMessage {
+        at: replica(&known.at),
+        votes: known.votes,
     };
     let directory = |(id, seen): (&Uuid, &DirectoryImage)| DirectoryMessage {
         directory: id.as_bytes().to_vec(),
         node: seen.node,
         incarnation: seen.incarnation,
+        token: seen.token,
     };
     ImageMessage {
         cluster_id: image.cluster_id.as_bytes().to_vec(),
@@ -222,6 +250,8 @@ fn to_message(image: &Image) -> ImageMessage {
         next_group: image.next_group,
         next_replica: image.next_replica,
         next_producer_id: image.next_producer_id,
+        first_controllers: image.quorum.first_voters.clone(),
+        controllers: image.quorum.replicas.iter().map(controller).collect(),
     }
 }
 
@@ -280,7 +310,9 @@ fn from_message(message: ImageMessage, next_offset: i64) -> Result<Image, BadChe
             directory: uuid(&broker.directory)?,
             incarnation: broker.incarnation,
             host: broker.host,
-            port: u16::try_from(broker.port).map_err(|_| bad("a port is out of range"))?,
+            port: port(broker.port)?,
+            peer_host: broker.peer_host,
+            peer_port: port(broker.peer_port)?,
             rack: broker.rack,
             fenced: broker.fenced,
         };
@@ -292,6 +324,7 @@ fn from_message(message: ImageMessage, next_offset: i64) -> Result<Image, BadChe
         let made = DirectoryImage {
             node: seen.node,
             incarnation: seen.incarnation,
+            token: seen.token,
         };
         if image
             .directories
@@ -301,7 +334,28 @@ fn from_message(message: ImageMessage, next_offset: i64) -> Result<Image, BadChe
             return Err(bad("a directory is in it twice"));
         }
     }
+    image.quorum.first_voters = message.first_controllers;
+    for known in message.controllers {
+        let at = ReplicaImage {
+            replica: known.at.replica,
+            node: known.at.node,
+            directory: uuid(&known.at.directory)?,
+        };
+        let ids =
+            |other: &QuorumReplica| other.at.replica == at.replica || other.at.node == at.node;
+        if at.replica >= FIRST_REPLICA || image.quorum.replicas.iter().any(ids) {
+            return Err(bad(
+                "a replica of group 0 is not one that was given out once",
+            ));
+        }
+        let votes = known.votes;
+        image.quorum.replicas.push(QuorumReplica { at, votes });
+    }
     Ok(image)
+}
+
+fn port(number: u32) -> Result<u16, BadCheckpoint> {
+    u16::try_from(number).map_err(|_| bad("a port is out of range"))
 }
 
 fn uuid(bytes: &[u8]) -> Result<Uuid, BadCheckpoint> {

@@ -64,6 +64,23 @@ pub struct FoundCluster {
     /// The 16 bytes of the id.
     #[prost(bytes = "vec", tag = "1")]
     pub cluster_id: Vec<u8>,
+    /// The nodes that founded it, each with a voter of group 0.
+    #[prost(message, repeated, tag = "2")]
+    pub founders: Vec<Founder>,
+}
+
+/// A node that founded the cluster.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Founder {
+    /// Its `node.id`.
+    #[prost(int32, tag = "1")]
+    pub node: i32,
+    /// The 16 bytes of its data directory's id.
+    #[prost(bytes = "vec", tag = "2")]
+    pub directory: Vec<u8>,
+    /// Its replica of group 0.
+    #[prost(uint64, tag = "3")]
+    pub replica: u64,
 }
 
 /// See [`Command::RegisterBroker`].
@@ -87,6 +104,15 @@ pub struct RegisterBroker {
     /// Its rack, empty where it has none.
     #[prost(string, tag = "6")]
     pub rack: String,
+    /// Where other nodes find it.
+    #[prost(string, tag = "7")]
+    pub peer_host: String,
+    /// Where other nodes find it.
+    #[prost(uint32, tag = "8")]
+    pub peer_port: u32,
+    /// What was drawn at the start of this incarnation.
+    #[prost(fixed64, tag = "9")]
+    pub token: u64,
 }
 
 /// See [`Command::FenceBroker`].

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use super::quorum::QuorumImage;
+
 /// All that the controller knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
@@ -15,6 +17,8 @@ pub struct Image {
     pub names: BTreeMap<String, Uuid>,
     /// Every broker that has registered.
     pub brokers: BTreeMap<i32, BrokerImage>,
+    /// The replicas of group 0.
+    pub quorum: QuorumImage,
     /// The greatest incarnation seen of every data directory (R3).
     pub directories: BTreeMap<Uuid, DirectoryImage>,
     /// The next group id to be given out. 0 is the controller's own.
@@ -34,6 +38,7 @@ impl Default for Image {
             topics: BTreeMap::new(),
             names: BTreeMap::new(),
             brokers: BTreeMap::new(),
+            quorum: QuorumImage::default(),
             directories: BTreeMap::new(),
             next_group: 1,
             // The replicas of group 0 are numbered by whoever founds it, below this.
@@ -131,6 +136,10 @@ pub struct BrokerImage {
     pub host: String,
     /// Where clients find it.
     pub port: u16,
+    /// Where other nodes find it; empty for a node that no other one can reach.
+    pub peer_host: String,
+    /// Where other nodes find it.
+    pub peer_port: u16,
     /// The rack, empty where it has none.
     pub rack: String,
     /// Whether it is out of service: nothing is placed on it.
@@ -144,4 +153,6 @@ pub struct DirectoryImage {
     pub node: i32,
     /// The greatest incarnation that registered. A lower one is a restored disk.
     pub incarnation: u64,
+    /// What was drawn at that start: a restored disk that was started as often has drawn another.
+    pub token: u64,
 }

@@ -19,6 +19,7 @@
 //! | `image` | what is known |
 //! | `apply` | what a command does to it |
 //! | `plan` | from a request to a command |
+//! | `quorum` | the replicas of group 0 |
 //! | `placement` | which brokers get a partition |
 //! | `names` | which topic names are allowed |
 //! | `outcome` | what comes of a command |
@@ -34,19 +35,21 @@ mod names;
 mod outcome;
 mod placement;
 mod plan;
+mod quorum;
 
 pub use checkpoint::{BadCheckpoint, MAGIC as CHECKPOINT_MAGIC};
 pub use checkpoints::{Checkpoints, Found, MIN_BYTES as CHECKPOINT_MIN_BYTES, Pace};
 pub use command::{
     AddPartitions, AllocateProducerIds, BadCommand, COMMAND_VERSION, Command, CreateTopic,
-    FenceBroker, FoundCluster, MarkTopicClosing, NewPartition, RegisterBroker, RemoveTopic,
-    ReplaceReplica, SetTopicConfigs, decode_batch, decode_command, encode_batch,
+    FenceBroker, FoundCluster, Founder, MarkTopicClosing, NewPartition, RegisterBroker,
+    RemoveTopic, ReplaceReplica, SetTopicConfigs, decode_batch, decode_command, encode_batch,
 };
 pub use image::{BrokerImage, DirectoryImage, Image, PartitionImage, ReplicaImage, TopicImage};
 pub use names::check_topic_name;
 pub use outcome::{Outcome, Rejection};
 pub use placement::{Candidate, place};
 pub use plan::CreateTopicRequest;
+pub use quorum::{FIRST_CONTROLLER, QuorumImage, QuorumReplica};
 
 /// Most partitions that one command may add.
 pub const MAX_PARTITIONS_PER_COMMAND: usize = 10_000;

@@ -29,6 +29,7 @@ fn broker(node: i32, directory: u128, incarnation: u64, rack: &str) -> RegisterB
         host: format!("host{node}"),
         port: 9092,
         rack: rack.to_owned(),
+        ..RegisterBroker::default()
     }
 }
 
@@ -37,6 +38,7 @@ fn three() -> Controller {
     let mut controller = Controller::new();
     let found = FoundCluster {
         cluster_id: bytes(77),
+        ..FoundCluster::default()
     };
     assert_eq!(
         controller.apply(&Command::FoundCluster(found)),
@@ -398,8 +400,12 @@ fn golden_checkpoint_and_command() {
     controller.image.next_offset = 7;
     let mut batch = encode_batch(&[command]).unwrap();
     stamp(&mut batch, 4, 2);
+    // The replicas of group 0 were not in the first images.
+    let mut without = controller.clone();
+    without.image.quorum = QuorumImage::default();
     for (name, bytes) in [
-        ("checkpoint.bin", controller.checkpoint().to_vec()),
+        ("checkpoint.bin", without.checkpoint().to_vec()),
+        ("checkpoint-quorum.bin", controller.checkpoint().to_vec()),
         ("create-topic.bin", batch.to_vec()),
     ] {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -416,6 +422,69 @@ fn golden_checkpoint_and_command() {
         Controller::from_checkpoint(&controller.checkpoint()).unwrap(),
         controller
     );
+}
+
+fn voters(controller: &Controller) -> Vec<(u64, i32, bool)> {
+    let replicas = controller.image().quorum.replicas.iter();
+    replicas
+        .map(|known| (known.at.replica, known.at.node, known.votes))
+        .collect()
+}
+
+#[test]
+fn a_cluster_that_is_joined_one_by_one_gets_three_voters_and_never_two() {
+    let mut controller = Controller::new();
+    let mut join = |node: i32, directory: u128| {
+        let command = controller
+            .plan_register_broker(broker(node, directory, 1, ""))
+            .unwrap();
+        assert_eq!(controller.apply(&command), Outcome::Done);
+        voters(&controller)
+    };
+    assert_eq!(join(5, 105), [(1, 5, true)]);
+    assert_eq!(join(2, 102), [(2, 2, false), (1, 5, true)]);
+    let three = [(2, 2, true), (1, 5, true), (3, 9, true)];
+    assert_eq!(join(9, 109), three);
+    let four = [(4, 1, false), (2, 2, true), (1, 5, true), (3, 9, true)];
+    assert_eq!(join(1, 101), four);
+    // A node with another disk has another replica in the place of the one that it lost.
+    let other = [(4, 1, false), (5, 2, true), (1, 5, true), (3, 9, true)];
+    assert_eq!(join(2, 202), other);
+    assert_eq!(controller.image().quorum.first_voters, [1]);
+    assert_eq!(controller.image().quorum.next_replica(), 6);
+}
+
+#[test]
+fn the_founders_vote_and_a_cluster_is_founded_once() {
+    let founder = |node: i32, replica: u64| Founder {
+        node,
+        directory: bytes(100 + u128::from(node.unsigned_abs())),
+        replica,
+    };
+    let found = |founders: Vec<Founder>| {
+        Command::FoundCluster(FoundCluster {
+            cluster_id: bytes(77),
+            founders,
+        })
+    };
+    let mut controller = Controller::new();
+    for founders in [
+        vec![founder(1, 1), founder(1, 2)],
+        vec![founder(1, 1), founder(2, 1)],
+        vec![founder(1, 0)],
+        vec![founder(1, 1 << 20)],
+    ] {
+        let outcome = controller.apply(&found(founders));
+        assert!(matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
+    }
+    let command = found(vec![founder(1, 1), founder(2, 2), founder(3, 3)]);
+    assert_eq!(controller.apply(&command), Outcome::Done);
+    assert_eq!(controller.apply(&command), Outcome::Unchanged);
+    let founded = [(1, 1, true), (2, 2, true), (3, 3, true)];
+    assert_eq!(voters(&controller), founded);
+    controller.apply(&Command::RegisterBroker(broker(1, 101, 1, "")));
+    assert_eq!(voters(&controller), founded);
+    assert_eq!(controller.image().quorum.first_voters, [1, 2, 3]);
 }
 
 #[test]
@@ -461,6 +530,7 @@ fn any_command() -> impl Strategy<Value = Command> {
                 host: "h".to_owned(),
                 port,
                 rack,
+                ..RegisterBroker::default()
             })
         },
     );
@@ -502,7 +572,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         })
     });
     prop_oneof![
-        1 => small_id().prop_map(|id| Command::FoundCluster(FoundCluster { cluster_id: id })),
+        1 => small_id().prop_map(|id| Command::FoundCluster(FoundCluster { cluster_id: id, ..FoundCluster::default() })),
         4 => register,
         1 => (1_i32..5, any::<bool>())
             .prop_map(|(node, fenced)| Command::FenceBroker(FenceBroker { node, fenced })),

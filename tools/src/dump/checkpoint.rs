@@ -58,7 +58,22 @@ fn show(image: &Image, report: &mut Report<'_>) -> Result<(), Failure> {
                 .detail("host", broker.host.as_str())
                 .detail("port", u32::from(broker.port))
                 .detail("rack", broker.rack.as_str())
+                .detail("peer_host", broker.peer_host.as_str())
+                .detail("peer_port", u32::from(broker.peer_port))
                 .detail("fenced", broker.fenced),
+        )?;
+    }
+    for known in &image.quorum.replicas {
+        report.line(
+            &Line::new("controller")
+                .detail("replica", known.at.replica)
+                .detail("node", known.at.node)
+                .detail("directory_id", known.at.directory)
+                .detail("votes", known.votes)
+                .detail(
+                    "founder",
+                    image.quorum.first_voters.contains(&known.at.replica),
+                ),
         )?;
     }
     for (id, directory) in &image.directories {

@@ -57,7 +57,11 @@ fn fields<'a>(line: Line<'a>, command: &'a Command) -> Line<'a> {
     match command {
         Command::FoundCluster(found) => line
             .detail("command", "FoundCluster")
-            .detail("cluster_id", id(&found.cluster_id)),
+            .detail("cluster_id", id(&found.cluster_id))
+            .detail(
+                "founders",
+                Value::List(found.founders.iter().map(|f| f.node.into()).collect()),
+            ),
         Command::RegisterBroker(broker) => line
             .detail("command", "RegisterBroker")
             .detail("node", broker.node)
@@ -65,7 +69,9 @@ fn fields<'a>(line: Line<'a>, command: &'a Command) -> Line<'a> {
             .detail("incarnation", broker.incarnation)
             .detail("host", broker.host.as_str())
             .detail("port", broker.port)
-            .detail("rack", broker.rack.as_str()),
+            .detail("rack", broker.rack.as_str())
+            .detail("peer_host", broker.peer_host.as_str())
+            .detail("peer_port", broker.peer_port),
         Command::FenceBroker(fence) => line
             .detail("command", "FenceBroker")
             .detail("node", fence.node)

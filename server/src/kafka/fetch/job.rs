@@ -364,9 +364,9 @@ impl Job {
             let max = part.max_bytes.min(left);
             let reader = at.handle().reader();
             let fetched = match reads {
-                Reads::Memory if part.at_end => reader
-                    .fetch(part.offset, ceiling, max, is_first)
-                    .map(Some),
+                Reads::Memory if part.at_end => {
+                    reader.fetch(part.offset, ceiling, max, is_first).map(Some)
+                }
                 Reads::Memory => reader.fetch_in_memory(part.offset, ceiling, max, is_first),
                 Reads::Disk => reader
                     .fetch_from_disk(part.offset, ceiling, max, is_first)
