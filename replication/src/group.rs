@@ -601,22 +601,31 @@ impl Group {
 
     /// W10: a disk that hangs lets somebody else lead.
     fn hand_over(&mut self) {
-        let best = self
-            .conf()
-            .1
-            .get_voters()
-            .iter()
-            .filter(|id| **id != self.replica && self.recently_active(**id))
-            .max_by_key(|id| (self.matched(**id), std::cmp::Reverse(**id)))
-            .copied();
-        if let Some(to) = best {
+        let voters = self.conf().1.get_voters().to_vec();
+        if let Some(to) = self.hand_over_to(&voters) {
             tracing::warn!(
                 group = self.id,
                 to,
                 "the disk hangs: leadership is handed away"
             );
-            self.node.transfer_leader(to);
         }
+    }
+
+    /// Hands leadership to the voter among these that lacks least; says to whom.
+    pub(crate) fn hand_over_to(&mut self, among: &[u64]) -> Option<u64> {
+        let voters = self.conf().1.get_voters();
+        let to = among
+            .iter()
+            .filter(|id| **id != self.replica && voters.contains(id) && self.recently_active(**id))
+            .max_by_key(|id| (self.matched(**id), std::cmp::Reverse(**id)))
+            .copied()?;
+        self.node.transfer_leader(to);
+        Some(to)
+    }
+
+    /// Whether a membership change is in the log and not applied.
+    pub(crate) fn has_pending_change(&self) -> bool {
+        self.node.raft.has_pending_conf()
     }
 
     /// Hands leadership to a voter.
@@ -761,7 +770,7 @@ impl Group {
     /// when leadership changed in between.
     pub fn leave_joint(&mut self) {
         let joint = !self.conf().1.get_voters_outgoing().is_empty();
-        if joint && self.is_leader() && !self.node.raft.has_pending_conf() {
+        if joint && self.is_leader() && !self.has_pending_change() {
             let _ = self.propose_change(&[]);
         }
     }

@@ -5,6 +5,7 @@
 //! * `partition` what a produce is answered, what is visible, who waits
 //! * `producers` sequences of batches that are appended and not yet applied
 //! * `handshake`, `peers`, `recovering` who is heard, and who is not whole
+//! * `members` from the members that the controller wants to the next change
 //! * `message` what replicas say to each other
 //! * `shard` a set of groups and its turn
 //! * `mailbox` a state machine behind a lock that nobody waits for
@@ -27,6 +28,7 @@ mod handshake;
 pub mod lane;
 mod logger;
 pub mod mailbox;
+pub mod members;
 pub mod message;
 pub mod node;
 pub mod partition;

@@ -19,6 +19,7 @@ use crate::api::{Acks, CommittedBatch, Produce, ProduceError, Produced, Publishe
 use crate::conf;
 use crate::config::GroupSettings;
 use crate::group::{Group, Op, Out};
+use crate::members::Members;
 use crate::message::{Body, PeerMessage, RaftMessage};
 use crate::peers::Peers;
 use crate::producers::Overlay;
@@ -39,6 +40,7 @@ struct HandleInner {
     partition: i32,
     shard: usize,
     published: RwLock<Published>,
+    in_sync: RwLock<Arc<[u64]>>,
     reader: LogReader,
 }
 
@@ -57,6 +59,7 @@ impl PartitionHandle {
                 partition: identity.partition,
                 shard,
                 published: RwLock::new(published),
+                in_sync: RwLock::new(Arc::default()),
                 reader,
             }),
         }
@@ -102,6 +105,12 @@ impl PartitionHandle {
     #[must_use]
     pub fn reader(&self) -> &LogReader {
         &self.inner.reader
+    }
+
+    /// The replicas that hold, or lately held, all that this leader has; empty where it does not lead.
+    #[must_use]
+    pub fn in_sync(&self) -> Arc<[u64]> {
+        Arc::clone(&self.inner.in_sync.read())
     }
 
     pub(crate) fn publish(&self, value: Published) {
@@ -162,6 +171,8 @@ pub struct Partition {
     pub(crate) leaderless_ticks: usize,
     /// The disk has no room for what was appended last.
     full: bool,
+    /// The members that the controller wants.
+    pub(crate) wanted: Option<Members>,
     /// (index, offset) of a snapshot: the watermark goes there when the log has begun again.
     after_reset: Option<(u64, i64)>,
 }
@@ -245,6 +256,7 @@ impl Partition {
             lag_ticks: 600,
             leaderless_ticks: 0,
             full: false,
+            wanted: None,
             after_reset: None,
         }
     }
@@ -316,7 +328,8 @@ impl Partition {
             self.parked.push(produce);
             return;
         }
-        if produce.acks == Acks::All && self.in_sync() < self.settings.min_insync_replicas as usize
+        if produce.acks == Acks::All
+            && self.in_sync().count() < self.settings.min_insync_replicas as usize
         {
             return answer(out, ticket, Err(ProduceError::NotEnoughReplicas));
         }
@@ -409,17 +422,27 @@ impl Partition {
     }
 
     /// Replicas that hold, or lately held, the leader's whole log.
-    fn in_sync(&self) -> usize {
-        let (_, conf) = self.group.conf();
-        conf.get_voters()
-            .iter()
-            .filter(|id| {
-                **id == self.group.replica() || {
-                    let peer = self.peers.get(**id);
-                    peer.greeted_term == self.group.term() && peer.lagging_ticks <= self.lag_ticks
-                }
-            })
-            .count()
+    fn in_sync(&self) -> impl Iterator<Item = u64> {
+        let voters = self.group.conf().1.get_voters().iter().copied();
+        voters.filter(|id| {
+            *id == self.group.replica() || {
+                let peer = self.peers.get(*id);
+                peer.greeted_term == self.group.term() && peer.lagging_ticks <= self.lag_ticks
+            }
+        })
+    }
+
+    /// Shows who is in sync, where that has changed.
+    fn publish_in_sync(&self, out: &mut Vec<Effect>) {
+        let now: Arc<[u64]> = if self.ready {
+            self.in_sync().collect()
+        } else {
+            Arc::default()
+        };
+        if *now != *self.handle.in_sync() {
+            *self.handle.inner.in_sync.write() = now;
+            out.push(Effect::Advanced { group: self.id() });
+        }
     }
 
     /// Asks that a majority confirms that this replica still leads (L5).
@@ -592,9 +615,11 @@ impl Partition {
         self.tick_handshakes(out);
         if self.group.is_leader() {
             self.group.leave_joint();
+            self.tick_members();
             self.probe(out);
         }
         self.pump(out);
+        self.publish_in_sync(out);
     }
 
     pub(crate) fn send(&self, to: u64, body: Body, out: &mut Vec<Effect>) {

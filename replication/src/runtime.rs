@@ -21,6 +21,7 @@ use crate::api::{CommittedBatch, Produce, ProduceError, ProduceOutcome, Publishe
 use crate::config::GroupSettings;
 use crate::controller::Found;
 use crate::mailbox::{Mailbox, Ran};
+use crate::members::Members;
 use crate::message::PeerMessage;
 use crate::node::{GroupOrder, Node, NodeSettings, OpenError, Refused};
 use crate::partition::PartitionHandle;
@@ -230,6 +231,19 @@ impl<H: Host> Runtime<H> {
                 ticket,
             },
         );
+    }
+
+    /// The members that a partition is to have, by the controller's image.
+    pub fn set_members(&self, partition: &PartitionHandle, members: Members) {
+        let group = partition.group();
+        self.post(partition.shard(), Input::Members { group, members });
+    }
+
+    /// Messages to a replica were lost on their way.
+    pub fn unreachable(&self, group: u64, replica: u64) {
+        if let Some(handle) = self.node.handle(group) {
+            self.post(handle.shard(), Input::Unreachable { group, replica });
+        }
     }
 
     /// Posts a message of another node.

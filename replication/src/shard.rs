@@ -13,6 +13,7 @@ use crate::api::{CommittedBatch, Produce, ProduceError, ProduceOutcome, Publishe
 use crate::conf::Change;
 use crate::config::GroupSettings;
 use crate::group::{FlushItem, Op};
+use crate::members::Members;
 use crate::message::PeerMessage;
 use crate::partition::{Partition, answer};
 
@@ -111,6 +112,13 @@ pub enum Input {
         ticket: Ticket,
         /// The steps; none leaves a joint configuration.
         changes: Vec<Change>,
+    },
+    /// The members that the group is to have.
+    Members {
+        /// The group.
+        group: u64,
+        /// By the controller's image.
+        members: Members,
     },
     /// Whole segments below an index may go.
     DropHead {
@@ -301,6 +309,9 @@ impl Shard {
                 } else {
                     answer(out, ticket, Err(self.absent(group)));
                 }
+            }
+            Input::Members { group, members } => {
+                self.guarded(group, out, |p, _| p.set_members(members));
             }
             Input::DropHead { group, keep_from } => {
                 self.guarded(group, out, |p, out| p.drop_head(keep_from, out));
