@@ -24,6 +24,9 @@ use crate::message::{RaftKind, RaftMessage, SnapshotMessage};
 use crate::raft_codec::{from_raft, message_from_raft, message_to_raft, snapshot_from_raft};
 use crate::raft_log::{RaftLog, Recovered};
 
+/// Ticks over which the followers of a leader that is gone spread.
+const GONE_JITTER_TICKS: u64 = 4;
+
 /// What a group needs of the next flush round.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FlushItem {
@@ -597,6 +600,19 @@ impl Group {
             self.hand_over();
         }
         self.reseed();
+    }
+
+    /// The node of a replica does not live. If it led, this one need not wait for its lease to end, and
+    /// campaigns after a tick or a few, drawn so that the followers do not all do it at once. A wrong
+    /// guess costs an election and nothing else.
+    pub(crate) fn is_gone(&mut self, replica: u64) {
+        if self.is_leader() || self.leader() != replica {
+            return;
+        }
+        let wait = 1 + usize::try_from(self.draw() % GONE_JITTER_TICKS).unwrap_or(0);
+        let raft = &mut self.node.raft;
+        let elapsed = raft.randomized_election_timeout().saturating_sub(wait);
+        raft.election_elapsed = elapsed.max(self.config.election_ticks);
     }
 
     /// W10: a disk that hangs lets somebody else lead.
@@ -1253,18 +1269,22 @@ impl Group {
         }
     }
 
+    /// A number that differs between replicas, terms and attempts.
+    fn draw(&self) -> u64 {
+        mix(self.config.seed
+            ^ mix(self.id)
+            ^ mix(self.replica << 1)
+            ^ mix(self.term())
+            ^ self.attempts)
+    }
+
     /// The library draws its election timeout from a random source of its own; ours is seeded.
     fn reseed(&mut self) {
         if self.node.raft.state == StateRole::PreCandidate && self.node.raft.election_elapsed == 0 {
             self.attempts += 1;
         }
         let min = self.config.election_ticks;
-        let draw = mix(self.config.seed
-            ^ mix(self.id)
-            ^ mix(self.replica << 1)
-            ^ mix(self.term())
-            ^ self.attempts);
-        let extra = usize::try_from(draw % (min as u64)).unwrap_or(0);
+        let extra = usize::try_from(self.draw() % (min as u64)).unwrap_or(0);
         self.node.raft.set_randomized_election_timeout(min + extra);
     }
 }

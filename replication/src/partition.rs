@@ -441,7 +441,7 @@ impl Partition {
         };
         if *now != *self.handle.in_sync() {
             *self.handle.inner.in_sync.write() = now;
-            out.push(Effect::Advanced { group: self.id() });
+            out.push(Effect::Led { group: self.id() });
         }
     }
 
@@ -749,6 +749,7 @@ impl Partition {
             ..self.handle.published()
         };
         self.handle.publish(fenced);
+        out.push(Effect::Led { group: self.id() });
         out.push(Effect::Advanced { group: self.id() });
     }
 
@@ -927,6 +928,17 @@ impl Partition {
             self.id()
         );
         self.handle.publish(now);
+        let led = |published: &Published| {
+            (
+                published.role,
+                published.term,
+                published.leader_replica,
+                published.ready,
+            )
+        };
+        if led(&now) != led(&before) {
+            out.push(Effect::Led { group: self.id() });
+        }
         out.push(Effect::Advanced { group: self.id() });
     }
 

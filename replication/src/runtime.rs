@@ -39,6 +39,8 @@ pub trait Host: Send + Sync {
     fn confirmed(&self, ticket: Ticket, result: Result<Published, ProduceError>);
     /// What is published of a partition changed: look at its parked fetches.
     fn advanced(&self, partition: &PartitionHandle);
+    /// Who leads a partition, or who is in sync with this leader, changed.
+    fn led(&self, partition: &PartitionHandle);
     /// An image of the controller was found beside group 0's log; what follows it is committed.
     fn restored(&self, found: Found);
     /// A command batch of the controller's group is committed.
@@ -239,18 +241,26 @@ impl<H: Host> Runtime<H> {
         self.post(partition.shard(), Input::Members { group, members });
     }
 
-    /// Messages to a replica were lost on their way.
-    pub fn unreachable(&self, group: u64, replica: u64) {
-        if let Some(handle) = self.node.handle(group) {
-            self.post(handle.shard(), Input::Unreachable { group, replica });
-        }
+    /// Messages to a replica were lost on their way. The shard to be run, if the group is here.
+    pub fn unreachable(&self, group: u64, replica: u64) -> Option<usize> {
+        self.post_to(group, Input::Unreachable { group, replica })
     }
 
-    /// Posts a message of another node.
-    pub fn message(&self, message: PeerMessage) {
-        if let Some(handle) = self.node.handle(message.group) {
-            self.post(handle.shard(), Input::Message(message));
-        }
+    /// A node does not live: its replica of a group leads it no more. The shard to be run, if there is
+    /// one.
+    pub fn gone(&self, group: u64, replica: u64) -> Option<usize> {
+        self.post_to(group, Input::Gone { group, replica })
+    }
+
+    /// Posts a message of another node. The shard to be run, if the group is here.
+    pub fn message(&self, message: PeerMessage) -> Option<usize> {
+        self.post_to(message.group, Input::Message(message))
+    }
+
+    fn post_to(&self, group: u64, input: Input) -> Option<usize> {
+        let shard = self.node.handle(group)?.shard();
+        self.post(shard, input);
+        Some(shard)
     }
 
     /// Does the posted work of a shard, unless somebody else is at it and will.
@@ -326,6 +336,11 @@ impl<H: Host> Runtime<H> {
                 Effect::Advanced { group } => {
                     if let Some(handle) = self.node.handle(group) {
                         self.host.advanced(&handle);
+                    }
+                }
+                Effect::Led { group } => {
+                    if let Some(handle) = self.node.handle(group) {
+                        self.host.led(&handle);
                     }
                 }
                 Effect::Committed(batch) => self.host.committed(batch),

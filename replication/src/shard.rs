@@ -43,6 +43,13 @@ pub enum Input {
     },
     /// A message of another replica.
     Message(PeerMessage),
+    /// The node that a replica is on does not live: if it leads, its lease is over.
+    Gone {
+        /// The group.
+        group: u64,
+        /// The replica.
+        replica: u64,
+    },
     /// Messages to a replica were lost.
     Unreachable {
         /// The group.
@@ -176,6 +183,11 @@ pub enum Effect {
         /// The group.
         group: u64,
     },
+    /// Who leads a partition, or who is in sync with this leader, changed.
+    Led {
+        /// The group.
+        group: u64,
+    },
     /// A batch of a delivering group is committed.
     Committed(CommittedBatch),
     /// The leader's log contradicts what this replica holds as committed (R2b): it must be set
@@ -266,6 +278,9 @@ impl Shard {
             Input::Unreachable { group, replica } => {
                 self.guarded(group, out, |p, _| p.group.unreachable(replica));
                 touched.push(group);
+            }
+            Input::Gone { group, replica } => {
+                self.guarded(group, out, |p, _| p.group.is_gone(replica));
             }
             Input::Tick => {
                 let groups: Vec<u64> = self.partitions.keys().copied().collect();

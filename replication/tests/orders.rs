@@ -352,6 +352,7 @@ impl Host for Deaf {
     fn produced(&self, _: Ticket, _: ProduceOutcome) {}
     fn confirmed(&self, _: Ticket, _: Result<Published, ProduceError>) {}
     fn advanced(&self, _: &PartitionHandle) {}
+    fn led(&self, _partition: &PartitionHandle) {}
     fn restored(&self, _: Found) {}
     fn committed(&self, _: CommittedBatch) {}
     fn flush_wanted(&self) {}

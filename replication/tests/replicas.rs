@@ -127,7 +127,7 @@ impl Cluster {
                                 self.answers.insert(ticket.request, outcome);
                             }
                             Effect::Fenced { why, .. } => panic!("fenced: {why}"),
-                            Effect::Advanced { .. } => {}
+                            Effect::Advanced { .. } | Effect::Led { .. } => {}
                             other => panic!("unexpected {other:?}"),
                         }
                     }

@@ -80,6 +80,12 @@ impl Host for Hooks {
         }
     }
 
+    fn led(&self, partition: &PartitionHandle) {
+        if let Some(broker) = self.broker() {
+            broker.led(partition);
+        }
+    }
+
     fn restored(&self, found: Found) {
         if let Some(broker) = self.broker() {
             broker.catalog().restore(found);

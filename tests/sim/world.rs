@@ -535,6 +535,7 @@ impl World {
                     self.check(checked);
                 }
             }
+            Effect::Led { .. } => {}
             Effect::Advanced { group } => {
                 turn.advanced.insert(group);
             }

@@ -55,6 +55,7 @@ impl Host for TestHost {
 
     fn advanced(&self, _: &PartitionHandle) {}
 
+    fn led(&self, _partition: &PartitionHandle) {}
     fn restored(&self, found: Found) {
         self.replayed.lock().clear();
         *self.controller.lock() = found.controller;

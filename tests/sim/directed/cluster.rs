@@ -298,7 +298,7 @@ impl Cluster {
                 eprintln!("node {at}: {why}");
                 self.out_of_service.insert(at);
             }
-            Effect::Advanced { .. } => {}
+            Effect::Advanced { .. } | Effect::Led { .. } => {}
             other => panic!("node {at}: {other:?}"),
         }
     }
