@@ -1,4 +1,4 @@
-//! The settings of a node.
+//! What a node is started with, and what its settings must come to together.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -6,9 +6,23 @@ use std::time::Duration;
 
 use riverrun_storage::node::NodeConfig;
 
-use super::setting::{Kind, Setting, SettingError, boolean, nearest, number};
+use super::listeners::{Listeners, Place, is_wildcard};
+use super::served::SETTINGS;
+use super::setting::{SettingError, nearest};
 use super::topic::{self, TopicSettings};
+use super::{alternate, known};
 use crate::net::connection::Deadlines;
+
+/// A voter of the controller: an entry of `controller.quorum.voters`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Voter {
+    /// Its `node.id`.
+    pub id: i32,
+    /// The host of its listener for nodes.
+    pub host: String,
+    /// And the port.
+    pub port: u16,
+}
 
 /// What a broker is started with.
 #[derive(Debug, Clone)]
@@ -20,10 +34,31 @@ pub struct Config {
     /// `advertised.listeners`: what clients are told to connect to. Without it each client is told
     /// the address that it reached us by.
     pub advertised: Option<(String, u16)>,
+    /// `listeners`, the one that `controller.listener.names` names: where the nodes of the cluster
+    /// speak to each other. Without it no other node can join.
+    pub controller_listen: Option<SocketAddr>,
+    /// Where other nodes find that listener. Without it they are told the address that was bound.
+    pub controller_advertised: Option<(String, u16)>,
+    /// What the listeners are called, and the hosts that they were given.
+    pub(crate) listeners: Listeners,
     /// Allows an address that is not loopback although there is no authentication.
     pub insecure: bool,
     /// `node.id`
     pub node_id: i32,
+    /// `broker.rack`
+    pub rack: Option<String>,
+    /// `controller.quorum.voters`: the nodes that found a cluster together, by their number.
+    pub quorum_voters: Vec<Voter>,
+    /// `controller.quorum.bootstrap.servers`: nodes of a running cluster, to join it by. This node
+    /// itself is none of them.
+    pub bootstrap_servers: Vec<(String, u16)>,
+    /// `broker.session.timeout.ms`: how long the controller waits for a sign of a node.
+    pub session_timeout: Duration,
+    /// `replica.lag.time.max.ms`: how long a replica may lag and count as in sync.
+    pub replica_lag: Duration,
+    /// `default.replication.factor`: of topics that are created without a number. Without it three,
+    /// or as many as there are brokers.
+    pub default_replication: Option<u16>,
     /// `num.partitions`: of topics that are created without a number.
     pub num_partitions: i32,
     /// `auto.create.topics.enable`
@@ -65,8 +100,17 @@ impl Config {
             data_dir: data_dir.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9092)),
             advertised: None,
+            controller_listen: None,
+            controller_advertised: None,
+            listeners: Listeners::default(),
             insecure: false,
             node_id: 1,
+            rack: None,
+            quorum_voters: Vec::new(),
+            bootstrap_servers: Vec::new(),
+            session_timeout: Duration::from_secs(9),
+            replica_lag: Duration::from_secs(30),
+            default_replication: None,
             num_partitions: 1,
             auto_create_topics: true,
             max_request_bytes: 100 << 20,
@@ -85,7 +129,20 @@ impl Config {
         }
     }
 
+    /// A node of a cluster, before anything is set: it has a listener for other nodes, and no
+    /// directory yet.
+    #[must_use]
+    pub fn of_cluster() -> Self {
+        Self {
+            controller_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9093))),
+            ..Self::new("")
+        }
+    }
+
     /// Sets a node setting by its name.
+    ///
+    /// The names and protocols of listeners are set before the listeners, and those before what
+    /// is advertised; [`Config::load`] sees to that.
     ///
     /// # Errors
     /// When the name is not served or the value is refused.
@@ -96,15 +153,176 @@ impl Config {
         if let Some(setting) = topic::SETTINGS.iter().find(|s| s.synonym == Some(name)) {
             return setting.apply(&mut self.topic, value);
         }
-        let topic_names = topic::SETTINGS.iter().filter_map(|setting| setting.synonym);
-        let names = SETTINGS
-            .iter()
-            .map(|setting| setting.name)
-            .chain(topic_names);
-        Err(SettingError::Unknown {
-            name: name.chars().take(200).collect(),
-            nearest: nearest(name, names),
-        })
+        if let Some(alternate) = alternate::find(name) {
+            return alternate.apply(self, value);
+        }
+        Err(unknown(name))
+    }
+
+    /// Whether it is to be one of several nodes: it founds a cluster with others, or joins one.
+    #[must_use]
+    pub fn is_one_of_several(&self) -> bool {
+        self.quorum_voters.len() > 1 || !self.bootstrap_servers.is_empty()
+    }
+
+    /// What the settings come to together: fills in what follows from others, and says what does
+    /// not fit. `Ok` is what was left out, and why.
+    ///
+    /// # Errors
+    /// Everything that does not fit.
+    pub(crate) fn settle(&mut self) -> Result<Vec<(&'static str, String)>, Vec<SettingError>> {
+        let mut left_out = Vec::new();
+        let mut wrong = Vec::new();
+        let asked = self.bootstrap_servers.len();
+        let others = std::mem::take(&mut self.bootstrap_servers);
+        self.bootstrap_servers = others.into_iter().filter(|at| !self.is_own(at)).collect();
+        if self.bootstrap_servers.len() < asked {
+            let of_all = if self.bootstrap_servers.is_empty() {
+                "; there is no other, so it founds a cluster of its own where its directory is empty"
+            } else {
+                ""
+            };
+            let why = format!("a node does not join by itself{of_all}");
+            left_out.push(("controller.quorum.bootstrap.servers", why));
+        }
+        self.settle_quorum(&mut wrong);
+        self.settle_addresses(&mut wrong);
+        self.check_loopback(&mut wrong);
+        if self.data_dir.as_os_str().is_empty() {
+            wrong.push(missing(
+                "log.dirs",
+                "a directory to keep the events in is needed",
+            ));
+        }
+        if wrong.is_empty() {
+            Ok(left_out)
+        } else {
+            Err(wrong)
+        }
+    }
+
+    fn settle_quorum(&mut self, wrong: &mut Vec<SettingError>) {
+        const VOTERS: &str = "controller.quorum.voters";
+        if self.is_one_of_several() && self.controller_listen.is_none() {
+            let why = format!(
+                "the nodes speak to each other by the listener {0}; add {0}://HOST:PORT",
+                self.listeners.controller
+            );
+            wrong.push(self.unfit("listeners", why));
+        }
+        if self.quorum_voters.is_empty() {
+            return;
+        }
+        if !self.bootstrap_servers.is_empty() {
+            let why = "voters found a new cluster, controller.quorum.bootstrap.servers joins a \
+                       running one; give one of the two";
+            wrong.push(self.unfit(VOTERS, why.to_owned()));
+        }
+        let own = self.quorum_voters.iter().find(|v| v.id == self.node_id);
+        let Some(own) = own.cloned() else {
+            let why = format!(
+                "node.id {} is not among them; to join a running cluster give \
+                 controller.quorum.bootstrap.servers instead",
+                self.node_id
+            );
+            return wrong.push(self.unfit(VOTERS, why));
+        };
+        if self.controller_advertised.is_some() {
+            return;
+        }
+        match self.controller_listen {
+            Some(listens) if listens.port() != own.port => {
+                let why = format!(
+                    "they say that node {} is at port {}, and its listener {} is at {}; if that \
+                     is meant, name the listener in advertised.listeners",
+                    own.id,
+                    own.port,
+                    self.listeners.controller,
+                    listens.port()
+                );
+                wrong.push(self.unfit(VOTERS, why));
+            }
+            _ => self.controller_advertised = Some((own.host, own.port)),
+        }
+    }
+
+    /// Where others find it: what was advertised, else the host that a listener was given.
+    fn settle_addresses(&mut self, wrong: &mut Vec<SettingError>) {
+        let named = |host: &Option<String>, address: SocketAddr| {
+            let host = host.clone().unwrap_or_else(|| address.ip().to_string());
+            (!is_wildcard(&host)).then_some((host, address.port()))
+        };
+        let is_one_of_several = self.is_one_of_several();
+        let client = named(&self.listeners.client_host, self.listen);
+        if is_one_of_several && self.advertised.is_none() {
+            if client.is_none() {
+                let why = "with several nodes a client must be told where each of them is: give \
+                           advertised.listeners, or a listener that names its host";
+                wrong.push(missing("advertised.listeners", why));
+            }
+            self.advertised = client.filter(|(_, port)| *port != 0);
+        }
+        let Some(address) = self.controller_listen else {
+            return;
+        };
+        let nodes = named(&self.listeners.controller_host, address);
+        if self.controller_advertised.is_none() {
+            if is_one_of_several && nodes.is_none() {
+                let why = format!(
+                    "other nodes must be told where to find this one: name {} in \
+                     advertised.listeners, or its host in listeners",
+                    self.listeners.controller
+                );
+                wrong.push(missing("advertised.listeners", why));
+            }
+            self.controller_advertised = nodes.filter(|(_, port)| *port != 0);
+        }
+    }
+
+    /// Who can connect may do everything, so who can is asked for by name.
+    fn check_loopback(&self, wrong: &mut Vec<SettingError>) {
+        let addresses = [Some(self.listen), self.controller_listen];
+        for address in addresses.into_iter().flatten() {
+            if !self.insecure && !address.ip().is_loopback() {
+                let why = format!(
+                    "{address} is not loopback, and nobody is asked for a password; listen on \
+                     127.0.0.1, or allow it with --insecure"
+                );
+                wrong.push(self.unfit("listeners", why));
+            }
+        }
+    }
+
+    /// Whether an address is that of this node's own listener for nodes.
+    fn is_own(&self, (host, port): &(String, u16)) -> bool {
+        let Some(listens) = self.controller_listen else {
+            return false;
+        };
+        let advertised = self.controller_advertised.as_ref();
+        if advertised.is_some_and(|(own, at)| own.eq_ignore_ascii_case(host) && at == port) {
+            return true;
+        }
+        let is_here = |ip: std::net::IpAddr| {
+            ip == listens.ip() || ip.is_loopback() && listens.ip().is_unspecified()
+        };
+        let given = self.listeners.controller_host.as_ref();
+        let is_named = given.is_some_and(|own| own.eq_ignore_ascii_case(host));
+        let place = Place {
+            host: host.clone(),
+            port: *port,
+        };
+        let is_host = is_named || super::listeners::resolve(&place).is_ok_and(|a| is_here(a.ip()));
+        *port == listens.port() && is_host
+    }
+
+    /// A setting that does not fit the others.
+    fn unfit(&self, name: &'static str, reason: String) -> SettingError {
+        let setting = SETTINGS.iter().find(|setting| setting.name == name);
+        SettingError::Value {
+            name,
+            value: setting.map(|s| (s.get)(self)).unwrap_or_default(),
+            reason,
+        }
     }
 
     pub(crate) fn deadlines(&self) -> Deadlines {
@@ -121,159 +339,31 @@ impl Config {
 /// A client on a bad line is silent for as long as it takes to send a lost packet a few times.
 const HELD: Duration = Duration::from_secs(2);
 
-fn size(value: &str, least: usize) -> Result<usize, String> {
-    number(value, least..=i32::MAX as usize)
+fn missing(name: &'static str, reason: impl Into<String>) -> SettingError {
+    SettingError::Missing {
+        name,
+        reason: reason.into(),
+    }
 }
 
-/// Every setting of a node that is served (those that give topics their defaults stand in the
-/// table of topic settings), in the order of their names.
-pub(crate) const SETTINGS: &[Setting<Config>] = &[
-    Setting {
-        name: "advertised.listeners",
-        kind: Kind::String,
-        synonym: None,
-        doc: "What clients are told to connect to, as PLAINTEXT://HOST:PORT. Empty: the address \
-              that each of them reached this node by.",
-        get: |c| {
-            c.advertised
-                .as_ref()
-                .map(|(host, port)| format!("PLAINTEXT://{host}:{port}"))
-                .unwrap_or_default()
-        },
-        set: |c, value| {
-            let address = value.strip_prefix("PLAINTEXT://").unwrap_or(value);
-            let parsed = address.rsplit_once(':').and_then(|(host, port)| {
-                let host = host.trim_start_matches('[').trim_end_matches(']');
-                let port = port.parse().ok().filter(|port| *port != 0)?;
-                (!host.is_empty()).then(|| (host.to_owned(), port))
-            });
-            c.advertised = Some(parsed.ok_or("PLAINTEXT://HOST:PORT is needed")?);
-            Ok(())
-        },
-    },
-    Setting {
-        name: "auto.create.topics.enable",
-        kind: Kind::Boolean,
-        synonym: None,
-        doc: "Create a topic when a client asks for its metadata and allows that.",
-        get: |c| c.auto_create_topics.to_string(),
-        set: |c, value| {
-            c.auto_create_topics = boolean(value)?;
-            Ok(())
-        },
-    },
-    Setting {
-        name: "connections.max.idle.ms",
-        kind: Kind::Long,
-        synonym: None,
-        doc: "Close connections that have been silent for so long.",
-        get: |c| c.max_idle.as_millis().to_string(),
-        set: |c, value| {
-            c.max_idle = Duration::from_millis(number(value, 1..=1 << 40)?);
-            Ok(())
-        },
-    },
-    Setting {
-        name: "fetch.max.bytes",
-        kind: Kind::Int,
-        synonym: None,
-        doc: "The most that one fetch is answered with; a first batch that is larger is still \
-              sent whole.",
-        get: |c| c.fetch_max_bytes.to_string(),
-        set: |c, value| {
-            c.fetch_max_bytes = size(value, 1024)?;
-            Ok(())
-        },
-    },
-    Setting {
-        name: "listeners",
-        kind: Kind::List,
-        synonym: None,
-        doc: "Where Kafka's protocol is spoken, as PLAINTEXT://ADDRESS:PORT.",
-        get: |c| format!("PLAINTEXT://{}", c.listen),
-        set: |c, value| {
-            let address = value.strip_prefix("PLAINTEXT://").unwrap_or(value);
-            c.listen = address
-                .parse()
-                .map_err(|_| "one PLAINTEXT://ADDRESS:PORT is needed".to_owned())?;
-            Ok(())
-        },
-    },
-    Setting {
-        name: "log.dirs",
-        kind: Kind::List,
-        synonym: None,
-        doc: "The data directory. One a node: several disks are several nodes, or one volume.",
-        get: |c| c.data_dir.display().to_string(),
-        set: |c, value| {
-            if value.is_empty() || value.contains(',') {
-                return Err(
-                    "one data directory is needed: there is one WAL and one flush round \
-                            a node; several disks are several nodes, or one volume"
-                        .to_owned(),
-                );
-            }
-            c.data_dir = PathBuf::from(value);
-            Ok(())
-        },
-    },
-    Setting {
-        name: "max.connections",
-        kind: Kind::Int,
-        synonym: None,
-        doc: "The most connections at once; further ones are closed.",
-        get: |c| c.max_connections.to_string(),
-        set: |c, value| {
-            c.max_connections = size(value, 1)?;
-            Ok(())
-        },
-    },
-    Setting {
-        name: "node.id",
-        kind: Kind::Int,
-        synonym: None,
-        doc: "The number of this node in its cluster.",
-        get: |c| c.node_id.to_string(),
-        set: |c, value| {
-            c.node_id = number(value, 0..=i32::MAX)?;
-            Ok(())
-        },
-    },
-    Setting {
-        name: "num.partitions",
-        kind: Kind::Int,
-        synonym: None,
-        doc: "Partitions of a topic that is created without a number.",
-        get: |c| c.num_partitions.to_string(),
-        set: |c, value| {
-            c.num_partitions = number(value, 1..=10_000)?;
-            Ok(())
-        },
-    },
-    Setting {
-        name: "queued.max.request.bytes",
-        kind: Kind::Long,
-        synonym: None,
-        doc: "Memory for the bodies of requests that are not answered yet; beyond it connections \
-              are not read.",
-        get: |c| c.request_memory_bytes.to_string(),
-        set: |c, value| {
-            c.request_memory_bytes = number(value, 1 << 20..=1 << 40)?;
-            Ok(())
-        },
-    },
-    Setting {
-        name: "socket.request.max.bytes",
-        kind: Kind::Int,
-        synonym: None,
-        doc: "The largest request that is read.",
-        get: |c| c.max_request_bytes.to_string(),
-        set: |c, value| {
-            c.max_request_bytes = size(value, 1024)?;
-            Ok(())
-        },
-    },
-];
+/// Every name of a setting that is served, for whatever it is set.
+pub(crate) fn served_names() -> impl Iterator<Item = &'static str> {
+    let of_topics = topic::SETTINGS.iter().filter_map(|setting| setting.synonym);
+    let names = SETTINGS.iter().map(|setting| setting.name).chain(of_topics);
+    names.chain(alternate::ALTERNATES.iter().map(|a| a.name))
+}
+
+/// A name that nobody knows, with the one that was perhaps meant: a near one, or the node's name of
+/// what is a topic's.
+pub(crate) fn unknown(name: &str) -> SettingError {
+    let of_topic = topic::SETTINGS.iter().find(|setting| setting.name == name);
+    SettingError::Unknown {
+        name: name.chars().take(200).collect(),
+        nearest: of_topic
+            .and_then(|setting| setting.synonym)
+            .or_else(|| nearest(name, served_names().chain(known::names()))),
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -293,27 +383,61 @@ mod tests {
         assert_eq!(config.num_partitions, 6);
         assert_eq!(config.topic.segment_bytes, 1 << 20);
         assert_eq!(config.advertised, Some(("broker".to_owned(), 9093)));
-        assert!(config.set("log.dirs", "/a,/b").is_err());
-        assert!(config.set("log.retention.ms", "5").is_err());
+        for (name, value) in [
+            ("log.dirs", "/a,/b"),
+            ("log.retention.ms", "5"),
+            ("process.roles", "broker"),
+            ("process.roles", "controller"),
+            ("controller.listener.names", "A,B"),
+            ("controller.quorum.voters", "1@a:1,1@b:1"),
+            ("controller.quorum.voters", "1@a:1,2@a:1"),
+            ("controller.quorum.voters", "1@a:0"),
+            ("controller.quorum.voters", "a:1"),
+            ("controller.quorum.bootstrap.servers", "a"),
+            ("default.replication.factor", "0"),
+            ("inter.broker.listener.name", "CONTROLLER"),
+            ("listeners", "CONTROLLER://127.0.0.1:0"),
+            ("listeners", "PLAINTEXT://127.0.0.1:0,SSL://127.0.0.1:0"),
+            ("listeners", "127.0.0.1:0"),
+            ("advertised.listeners", "PLAINTEXT://0.0.0.0:9092"),
+            ("advertised.listeners", "OTHER://a:9092"),
+        ] {
+            let refused = config.set(name, value).unwrap_err();
+            assert!(matches!(refused, SettingError::Value { .. }), "{refused}");
+        }
         let error = config.set("num.partition", "6").unwrap_err();
         assert!(error.to_string().contains("num.partitions"), "{error}");
+        let error = config.set("retention.ms", "-1").unwrap_err();
+        assert!(error.to_string().contains("log.retention.ms"), "{error}");
     }
 
     #[test]
-    fn every_default_is_accepted_as_a_value_of_its_setting() {
-        let mut config = Config::new("/data");
-        config.advertised = Some(("host".to_owned(), 9092));
-        for setting in SETTINGS {
-            let value = (setting.get)(&config);
-            setting.apply(&mut config.clone(), &value).unwrap();
+    fn every_value_is_accepted_as_a_value_of_its_setting() {
+        let mut given = Config::of_cluster();
+        given.data_dir = "/data".into();
+        given.advertised = Some(("::1".to_owned(), 9092));
+        given.controller_advertised = Some(("host".to_owned(), 9093));
+        given.default_replication = Some(3);
+        given.rack = Some("a".to_owned());
+        given.bootstrap_servers = vec![("a".to_owned(), 1), ("::1".to_owned(), 2)];
+        given
+            .set("controller.quorum.voters", "2@b:2,1@[::1]:1")
+            .unwrap();
+        for config in [Config::new("/data"), given] {
+            for setting in SETTINGS {
+                let value = (setting.get)(&config);
+                let mut again = config.clone();
+                setting.apply(&mut again, &value).unwrap();
+                assert_eq!((setting.get)(&again), value, "{}", setting.name);
+            }
         }
     }
 
     #[test]
-    fn names_are_sorted() {
-        let sorted = SETTINGS
-            .windows(2)
-            .all(|w| w.first().unwrap().name < w.last().unwrap().name);
-        assert!(sorted);
+    fn names_are_sorted_and_documented() {
+        let names = SETTINGS.windows(2);
+        let mut names = names.map(|w| (w.first().unwrap().name, w.last().unwrap().name));
+        assert!(names.all(|(one, next)| one < next));
+        assert!(SETTINGS.iter().all(|setting| setting.doc.ends_with('.')));
     }
 }

@@ -15,6 +15,22 @@ pub enum SettingError {
         /// A served name that is close to it.
         nearest: Option<&'static str>,
     },
+    /// It is Kafka's, and passing it over would lose what somebody relies on.
+    #[error("{name} is refused: {reason}")]
+    Refused {
+        /// The name.
+        name: String,
+        /// What would be lost, or what to do instead.
+        reason: &'static str,
+    },
+    /// It has no value, and needs one.
+    #[error("{name} is missing: {reason}")]
+    Missing {
+        /// The name.
+        name: &'static str,
+        /// What it is needed for.
+        reason: String,
+    },
     /// The value cannot be read, or lies outside what is served.
     #[error("invalid value {value} for {name}: {reason}")]
     Value {
@@ -25,6 +41,17 @@ pub enum SettingError {
         /// What would be right, and why.
         reason: String,
     },
+}
+
+impl SettingError {
+    /// The setting that it is about.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Unknown { name, .. } | Self::Refused { name, .. } => name,
+            Self::Missing { name, .. } | Self::Value { name, .. } => name,
+        }
+    }
 }
 
 /// The type of a setting, with its number in DescribeConfigs.

@@ -140,7 +140,7 @@ fn planned(
         }
     };
     let replication = match topic.replication_factor {
-        -1 => None,
+        -1 => config.default_replication,
         count => match u16::try_from(count) {
             Ok(count) if count > 0 => Some(count),
             _ => {

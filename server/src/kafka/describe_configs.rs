@@ -11,7 +11,7 @@ use riverrun_wire::api::describe_configs::{
 use riverrun_wire::api::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::Call;
-use crate::config::node;
+use crate::config::served;
 use crate::config::setting::Setting;
 use crate::config::topic;
 use crate::config::{Config, TopicSettings};
@@ -168,7 +168,7 @@ fn describe_broker(
         return Err((ErrorCode::InvalidRequest, message));
     }
     let built_in = Config::new(&config.data_dir);
-    let mut rows: Vec<_> = node::SETTINGS
+    let mut rows: Vec<_> = served::SETTINGS
         .iter()
         .map(|setting| of_node(setting, setting.name, config, &built_in))
         .collect();

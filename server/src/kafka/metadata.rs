@@ -72,6 +72,7 @@ async fn create(call: &Call, names: Vec<String>) {
                     name: name.clone(),
                     id: Uuid::new_v4(),
                     partitions,
+                    replication: broker.config().default_replication,
                     seed: broker.seed(),
                     ..CreateTopicRequest::default()
                 };
