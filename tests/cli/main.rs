@@ -9,6 +9,7 @@
 mod damaged;
 mod library;
 mod node;
+mod server;
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,4 @@
-//! A `riverrun dev` of our own, on a port of its own.
+//! A node of our own (`riverrun dev`, or `riverrun server`), on a port of its own.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Node {
     child: Child,
     errors: Option<thread::JoinHandle<String>>,
-    /// What it printed up to and with the three lines to paste.
+    /// What it printed when it was ready: for `dev` up to and with the three lines to paste.
     pub(crate) greeting: Vec<String>,
     pub(crate) address: String,
     _data: Option<tempfile::TempDir>,
@@ -35,16 +35,38 @@ impl Node {
 
     /// On a temporary directory that the node makes, and removes if it ends in peace.
     pub(crate) fn start_temporary() -> Self {
-        Self::spawn(Command::new(RIVERRUN).args(["dev", "--kafka", "127.0.0.1:0"]))
+        Self::spawn_dev(Command::new(RIVERRUN).args(["dev", "--kafka", "127.0.0.1:0"]))
     }
 
     pub(crate) fn start_on(data: &Path) -> Self {
         let mut command = Command::new(RIVERRUN);
         command.args(["dev", "--kafka", "127.0.0.1:0", "--data"]);
-        Self::spawn(command.arg(data))
+        Self::spawn_dev(command.arg(data))
     }
 
-    fn spawn(command: &mut Command) -> Self {
+    /// `riverrun server` with these arguments and settings.
+    pub(crate) fn start_server(args: &[&str], settings: &[String]) -> Self {
+        let mut command = Command::new(RIVERRUN);
+        command.arg("server").args(args);
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        Self::spawn(&mut command, |greeting| {
+            greeting
+                .last()
+                .is_some_and(|line| line.starts_with("events are kept in"))
+        })
+    }
+
+    fn spawn_dev(command: &mut Command) -> Self {
+        let is_whole = |greeting: &[String]| {
+            let lines = greeting.iter().filter(|line| line.starts_with("  "));
+            lines.count() == 3
+        };
+        Self::spawn(command, is_whole)
+    }
+
+    fn spawn(command: &mut Command, is_whole: impl Fn(&[String]) -> bool) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -59,10 +81,10 @@ impl Node {
         });
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut greeting: Vec<String> = Vec::new();
-        while greeting.iter().filter(|l| l.starts_with("  ")).count() < 3 {
+        while !is_whole(&greeting) {
             let Some(Ok(line)) = lines.next() else {
                 let _ = child.kill();
-                panic!("dev ended: {greeting:?} {}", errors.join().unwrap());
+                panic!("the node ended: {greeting:?} {}", errors.join().unwrap());
             };
             greeting.push(line);
         }

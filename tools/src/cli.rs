@@ -69,6 +69,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Start one node for development and print how to reach it
     Dev(DevArgs),
+    /// Start a node with a configuration in Kafka's names
+    Server(ServerArgs),
     /// List, create, describe and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
@@ -90,6 +92,22 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     pub(crate) kafka: String,
     /// Listen on an address that other machines reach, though nothing asks for a password
+    #[arg(long)]
+    pub(crate) insecure: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// File of settings, as Kafka's server.properties
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// A setting, which counts over the file; may be given again
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Show what would be used and what would be passed over, and start nothing
+    #[arg(long)]
+    pub(crate) check_config: bool,
+    /// Listen on addresses that other machines reach, though nothing asks for a password
     #[arg(long)]
     pub(crate) insecure: bool,
 }
@@ -359,6 +377,8 @@ mod tests {
         for line in [
             "dev",
             "dev --data d --kafka 127.0.0.1:0",
+            "server",
+            "server --config f --set a=b --set c=d=e --check-config --insecure",
             "topic list",
             "topic list --format json",
             "topic create orders -p 3 -r 1 --config k=v --config a=b=c",
@@ -393,6 +413,7 @@ mod tests {
     fn what_is_called_wrongly_is_refused() {
         for line in [
             "",
+            "server --set novalue",
             "topic",
             "topic create",
             "topic create orders -p 0",

@@ -103,10 +103,10 @@ fn start_again(error: &StartError) -> &'static str {
             "listen on 127.0.0.1, or pass --insecure where everybody who can connect may"
         }
         StartError::Bind { .. } => {
-            "stop what listens there, or choose another address with --kafka HOST:PORT (port 0 takes a free one)"
+            "stop what listens there, or choose another address: `dev --kafka HOST:PORT`, listeners of `server` (port 0 takes a free one)"
         }
         StartError::Data { .. } => {
-            "see that no other node runs on it and that it can be written, check it with `riverrun log verify DIR`, or name another with --data DIR"
+            "see that no other node runs on it and that it can be written, check it with `riverrun log verify DIR`, or name another: `dev --data DIR`, log.dirs of `server`"
         }
         StartError::Controller(_) => {
             "see what is damaged with `riverrun log verify DIR`, and restore that directory from a copy"

@@ -5,11 +5,10 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
-use anyhow::Context;
 use riverrun_server::Config;
 use serde::Serialize;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::service;
 use crate::cli::{DevArgs, Format};
 use crate::failure::{Advised, Usage};
 
@@ -38,21 +37,16 @@ pub(crate) fn run(args: &DevArgs, format: Format) -> anyhow::Result<()> {
     let mut config = Config::new(data);
     config.listen = address(&args.kafka)?;
     config.insecure = args.insecure;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the threads of the node")?;
-    runtime.block_on(async {
-        let (interrupt, terminate) = signals()?;
-        let ready = |address| {
-            // A reader that went away is no reason to stop serving.
-            let _ = match format {
-                Format::Table => announce(address, data, temporary.is_some()),
-                Format::Json => announce_json(address, data, temporary.is_some()),
-            };
+    service::run(config, |address| {
+        // A reader that went away is no reason to stop serving.
+        let _ = match format {
+            Format::Table => announce(address, data, temporary.is_some()),
+            Format::Json => service::announce_json(&Where {
+                kafka: address.to_string(),
+                data: data.to_string_lossy(),
+                temporary: temporary.is_some(),
+            }),
         };
-        riverrun_server::run(config, ready, stopped(interrupt, terminate)).await?;
-        anyhow::Ok(())
     })
 }
 
@@ -68,29 +62,6 @@ fn address(text: &str) -> anyhow::Result<SocketAddr> {
         })
 }
 
-fn signals() -> anyhow::Result<(Signal, Signal)> {
-    let listen = |kind| signal(kind).context("cannot listen for signals");
-    Ok((
-        listen(SignalKind::interrupt())?,
-        listen(SignalKind::terminate())?,
-    ))
-}
-
-/// Ends with the first signal; a second one ends the process at once.
-async fn stopped(mut interrupt: Signal, mut terminate: Signal) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        std::process::exit(1);
-    });
-}
-
 /// Where a node is, for scripts.
 #[derive(Debug, Serialize)]
 struct Where<'a> {
@@ -98,18 +69,6 @@ struct Where<'a> {
     data: Cow<'a, str>,
     /// Whether the directory is removed at the end.
     temporary: bool,
-}
-
-fn announce_json(address: SocketAddr, data: &Path, temporary: bool) -> io::Result<()> {
-    let here = Where {
-        kafka: address.to_string(),
-        data: data.to_string_lossy(),
-        temporary,
-    };
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, &here)?;
-    writeln!(out)?;
-    out.flush()
 }
 
 fn announce(address: SocketAddr, data: &Path, temporary: bool) -> io::Result<()> {

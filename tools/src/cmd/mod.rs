@@ -4,6 +4,8 @@ mod consume;
 mod dev;
 pub(crate) mod log;
 mod produce;
+mod server;
+mod service;
 mod topic;
 
 use std::{
@@ -26,6 +28,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Dev(args) => {
             trace("info");
             dev::run(&args, cli.global.format)
+        }
+        Command::Server(args) => {
+            trace("info");
+            server::run(&args, cli.global.format)
         }
         Command::Log(command) => log::run(&command, cli.global.format),
         Command::Topic(command) => online(&cli.global, topic::run(&cli.global, command)),
