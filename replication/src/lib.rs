@@ -7,6 +7,7 @@
 //! * `handshake`, `peers`, `recovering` who is heard, and who is not whole
 //! * `members` from the members that the controller wants to the next change
 //! * `message` what replicas say to each other
+//! * `message` what replicas say to each other; `frame` the bytes that carry it between nodes
 //! * `shard` a set of groups and its turn
 //! * `mailbox` a state machine behind a lock that nobody waits for
 //! * `lane` the way of a group's writes to its files, in the turn or through a writer thread
@@ -23,6 +24,7 @@ pub mod api;
 pub mod conf;
 pub mod config;
 pub mod controller;
+pub mod frame;
 pub mod group;
 mod handshake;
 pub mod lane;
