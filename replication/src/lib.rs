@@ -6,7 +6,6 @@
 //! * `producers` sequences of batches that are appended and not yet applied
 //! * `handshake`, `peers`, `recovering` who is heard, and who is not whole
 //! * `members` from the members that the controller wants to the next change
-//! * `message` what replicas say to each other
 //! * `message` what replicas say to each other; `frame` the bytes that carry it between nodes
 //! * `shard` a set of groups and its turn
 //! * `mailbox` a state machine behind a lock that nobody waits for

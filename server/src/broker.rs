@@ -1,15 +1,17 @@
 //! The broker: everything that a running node consists of, and what handlers ask of it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use riverrun_replication::node::CONTROLLER_GROUP;
 use riverrun_replication::runtime::Runtime;
-use riverrun_replication::{PartitionHandle, Published, Role};
+use riverrun_replication::{PartitionHandle, ProduceError, Published, Role};
 use riverrun_wire::ErrorCode;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
@@ -18,9 +20,14 @@ use uuid::Uuid;
 
 use crate::catalog::{Catalog, ChangeError};
 use crate::checkpointer::Checkpointer;
+use crate::cluster::duties::Duties;
+use crate::cluster::founding;
+use crate::cluster::host::NodeHost;
+use crate::cluster::leaders::Leaders;
+use crate::cluster::protocol::Known;
+use crate::cluster::routes::Routes;
 use crate::config::Config;
 use crate::error;
-use crate::founding;
 use crate::hooks::Hooks;
 use crate::internal::Internal;
 use crate::kafka::refused::RefusedLog;
@@ -28,6 +35,7 @@ use crate::net::burst;
 use crate::net::connection::{Connection, Connections};
 use crate::net::memory::Budget;
 use crate::partition::Partition;
+use crate::peers::{Address, Peers};
 use crate::topics::{TopicPartition, Topics};
 
 /// Producer ids taken from the controller at once.
@@ -42,7 +50,7 @@ const LEAST_WAIT: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Broker {
     config: Config,
-    budget: Budget,
+    budget: Arc<Budget>,
     disk_reads: Arc<Semaphore>,
     connections: Connections,
     refused_log: RefusedLog,
@@ -51,11 +59,23 @@ pub(crate) struct Broker {
     checkpointer: Checkpointer,
     internal: Internal,
     runtime: OnceLock<Runtime<Hooks>>,
+    peers: OnceLock<Arc<Peers<NodeHost>>>,
+    /// Where other nodes find this one, if they can.
+    peer_address: OnceLock<Address>,
+    /// How this node came to its cluster.
+    known: RwLock<Arc<Known>>,
+    leaders: Leaders,
+    routes: Routes,
+    duties: Duties,
+    /// Drawn for this start, so that two copies of one disk are told apart (R3).
+    start_token: u64,
     cluster_id: OnceLock<(Uuid, String)>,
     producer_ids: tokio::sync::Mutex<std::ops::Range<i64>>,
     seed: AtomicU64,
-    /// Partitions whose files recovery refused; they are never created anew (R3).
-    refused: Mutex<FxHashSet<u64>>,
+    /// Replicas whose files recovery refused, by group; they are never created anew (R3).
+    refused: Mutex<FxHashMap<u64, u64>>,
+    /// Groups of which this node's replica has to be replaced: it contradicts its leader.
+    set_aside: Mutex<FxHashSet<u64>>,
     /// Notified when any partition's role or watermark changes, while anybody waits for that.
     led: Notify,
     led_waiters: AtomicUsize,
@@ -88,11 +108,11 @@ pub(crate) struct NodeView {
 impl Broker {
     pub(crate) fn new(config: Config) -> Self {
         let budget = Budget::new(config.request_memory_bytes, config.max_request_bytes);
-        let (seed, _) = Uuid::new_v4().as_u64_pair();
+        let (seed, start_token) = Uuid::new_v4().as_u64_pair();
         let catalog = Catalog::new(config.controller_checkpoint_bytes);
         Self {
             config,
-            budget,
+            budget: Arc::new(budget),
             disk_reads: Arc::new(Semaphore::new(DISK_READS)),
             connections: Connections::default(),
             refused_log: RefusedLog::default(),
@@ -101,10 +121,18 @@ impl Broker {
             checkpointer: Checkpointer::default(),
             internal: Internal::default(),
             runtime: OnceLock::new(),
+            peers: OnceLock::new(),
+            peer_address: OnceLock::new(),
+            known: RwLock::default(),
+            leaders: Leaders::default(),
+            routes: Routes::default(),
+            duties: Duties::default(),
+            start_token,
             cluster_id: OnceLock::new(),
             producer_ids: tokio::sync::Mutex::new(0..0),
             seed: AtomicU64::new(seed),
             refused: Mutex::default(),
+            set_aside: Mutex::default(),
             led: Notify::new(),
             led_waiters: AtomicUsize::new(0),
             flusher: OnceLock::new(),
@@ -118,7 +146,7 @@ impl Broker {
         &self.config
     }
 
-    pub(crate) fn budget(&self) -> &Budget {
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
@@ -165,6 +193,76 @@ impl Broker {
         self.runtime.get().expect("the data directory is open")
     }
 
+    /// The links to other nodes.
+    ///
+    /// # Panics
+    /// Before they were begun; nothing that could ask is running then.
+    #[expect(clippy::expect_used, reason = "see Panics")]
+    pub(crate) fn peers(&self) -> &Peers<NodeHost> {
+        self.peers.get().expect("the links have been begun")
+    }
+
+    /// Takes the links; false where there are some already.
+    pub(crate) fn set_peers(&self, peers: Arc<Peers<NodeHost>>) -> bool {
+        self.peers.set(peers).is_ok()
+    }
+
+    pub(crate) fn leaders(&self) -> &Leaders {
+        &self.leaders
+    }
+
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    pub(crate) fn duties(&self) -> &Duties {
+        &self.duties
+    }
+
+    pub(crate) fn start_token(&self) -> u64 {
+        self.start_token
+    }
+
+    /// Where other nodes find this one, if they can.
+    pub(crate) fn peer_address(&self) -> Option<Address> {
+        self.peer_address.get().cloned()
+    }
+
+    pub(crate) fn set_peer_address(&self, address: Address) {
+        let _ = self.peer_address.set(address);
+    }
+
+    /// How this node came to its cluster; empty where an older version brought it there.
+    pub(crate) fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known.read())
+    }
+
+    pub(crate) fn set_known(&self, known: Known) {
+        *self.known.write() = Arc::new(known);
+        self.follow_nodes();
+    }
+
+    /// Makes links and routes what the image says, or what was known when the node came to its cluster.
+    pub(crate) fn follow_nodes(&self) {
+        let known = self.known();
+        let members = known.members.iter();
+        let first = members.clone().map(|member| (member.replica, member.node));
+        self.routes.add(CONTROLLER_GROUP, first);
+        let mut nodes: BTreeMap<i32, Address> = members
+            .filter_map(|m| Some((m.node, (m.host.clone(), u16::try_from(m.port).ok()?))))
+            .collect();
+        self.catalog.read(|image| {
+            let controllers = image.quorum.replicas.iter();
+            let controllers = controllers.map(|known| (known.at.replica, known.at.node));
+            self.routes.add(CONTROLLER_GROUP, controllers);
+            for broker in image.brokers.values() {
+                nodes.insert(broker.node, (broker.peer_host.clone(), broker.peer_port));
+            }
+        });
+        nodes.retain(|_, (host, port)| !host.is_empty() && *port != 0);
+        self.peers().set_nodes(nodes);
+    }
+
     /// Whether the data directory has been opened.
     pub(crate) fn is_open(&self) -> bool {
         self.runtime.get().is_some()
@@ -200,11 +298,35 @@ impl Broker {
     }
 
     pub(crate) fn is_refused(&self, group: u64) -> bool {
-        self.refused.lock().contains(&group)
+        self.refused.lock().contains_key(&group)
     }
 
-    pub(crate) fn refuse(&self, group: u64) {
-        self.refused.lock().insert(group);
+    /// Notes a replica whose files recovery refused.
+    pub(crate) fn refuse(&self, group: u64, replica: u64) {
+        self.refused.lock().insert(group, replica);
+    }
+
+    /// This node's replica of a group contradicts its leader: another one has to take its place.
+    pub(crate) fn set_aside(&self, group: u64) {
+        self.set_aside.lock().insert(group);
+        self.catalog.look();
+    }
+
+    /// The replicas of this node that cannot go on, by group.
+    pub(crate) fn lost_replicas(&self) -> FxHashMap<u64, u64> {
+        let mut lost = self.refused.lock().clone();
+        for group in self.set_aside.lock().iter() {
+            if let Some(handle) = self.runtime().handle(*group) {
+                lost.insert(*group, handle.replica());
+            }
+        }
+        lost
+    }
+
+    /// A replica that could not go on is gone, and its files with it.
+    pub(crate) fn is_replaced(&self, group: u64) {
+        self.refused.lock().remove(&group);
+        self.set_aside.lock().remove(&group);
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -265,9 +387,34 @@ impl Broker {
         if let Some(partition) = self.topics.of_group(handle.group()) {
             burst::advanced(self, &partition);
         }
+        self.tell_led();
+    }
+
+    /// Who leads a partition of this node, or who is in sync with it, changed.
+    pub(crate) fn led(&self, handle: &PartitionHandle) {
+        self.leaders.changed(handle.group());
+        if handle.group() == CONTROLLER_GROUP {
+            self.duties.look();
+        }
+        self.tell_led();
+    }
+
+    /// Wakes whoever waits for a partition to be led, here or elsewhere.
+    pub(crate) fn tell_led(&self) {
         if self.led_waiters.load(Ordering::SeqCst) > 0 {
             self.led.notify_waiters();
         }
+    }
+
+    /// The node that leads group 0, when there is one.
+    ///
+    /// # Errors
+    /// Where nobody leads it for as long as that.
+    pub(crate) async fn until_controller(&self, wait: Duration) -> Result<i32, ProduceError> {
+        let leader = self.until(|| Some(self.controller_node()).filter(|node| *node >= 0));
+        timeout_at(deadline(wait), leader)
+            .await
+            .map_err(|_| ProduceError::NotLeader)
     }
 
     /// Waits until a look at the partitions is satisfied.
@@ -288,7 +435,11 @@ impl Broker {
     /// Waits until every partition of a topic that this node has is led, here or elsewhere.
     pub(crate) async fn until_led(&self, id: &Uuid) {
         let settled = |at: &TopicPartition| match &at.local {
-            None => !at.missing,
+            None if at.missing => false,
+            None => self
+                .leaders
+                .of_group(at.group)
+                .is_some_and(|lead| lead.node >= 0),
             Some(local) => {
                 let published = local.handle().published();
                 match published.role {
@@ -304,12 +455,6 @@ impl Broker {
             None => Some(()),
         })
         .await;
-    }
-
-    /// Waits until a group of this node leads and can answer.
-    pub(crate) async fn until_ready(&self, handle: &PartitionHandle) -> Published {
-        self.until(|| Some(handle.published()).filter(|published| published.ready))
-            .await
     }
 
     /// What a leader may answer about offsets: not before it has applied an entry of its own term
@@ -390,25 +535,52 @@ impl Broker {
             .as_ref()
             .map(|local| local.handle().published());
         let own = self.config.node_id;
-        let (leader, leader_epoch, offline) = match published {
-            Some(published) => match published.role {
-                Role::Leader => (own, published.leader_epoch(), Vec::new()),
-                Role::Follower => {
-                    let leads = |r: &&riverrun_replication::controller::ReplicaImage| {
-                        r.replica == published.leader_replica
-                    };
-                    let leader = partition.replicas.iter().find(leads).map_or(-1, |r| r.node);
-                    (leader, published.leader_epoch(), Vec::new())
-                }
-                Role::Fenced => (-1, published.leader_epoch(), vec![own]),
-            },
-            None if partition.refused || partition.missing => (-1, -1, vec![own]),
-            None => (-1, -1, Vec::new()),
+        let node_of = |replica: u64| {
+            let found = partition.replicas.iter().find(|r| r.replica == replica);
+            found.map_or(-1, |found| found.node)
         };
+        let mut offline = self.silent_nodes(&replicas);
+        if partition.refused
+            || partition.missing
+            || published.is_some_and(|published| published.role == Role::Fenced)
+        {
+            offline.push(own);
+        }
+        let here = published.and_then(|published| match published.role {
+            Role::Leader => Some((published.term, own)),
+            Role::Follower => Some((published.term, node_of(published.leader_replica))),
+            Role::Fenced => None,
+        });
+        // The greater term wins (L6); of the same, who knows of a leader.
+        let said = self.leaders.of_group(partition.group);
+        let there = said.as_ref().map(|lead| (lead.term, lead.node));
+        let lead = here.into_iter().chain(there).max();
+        let leader = lead.map_or(-1, |(_, node)| node);
+        let leader_epoch = lead.map_or(-1, |(term, _)| i32::try_from(term).unwrap_or(i32::MAX));
+        let leader = if offline.contains(&leader) {
+            -1
+        } else {
+            leader
+        };
+        let in_sync: Vec<i32> = if leader == own {
+            let local = partition.local.as_ref();
+            let in_sync = local.map(|local| local.handle().in_sync());
+            in_sync
+                .iter()
+                .flat_map(|ids| ids.iter().map(|id| node_of(*id)))
+                .collect()
+        } else {
+            let said = said.filter(|lead| lead.node == leader);
+            said.iter()
+                .flat_map(|lead| lead.in_sync.iter().map(|id| node_of(*id)))
+                .collect()
+        };
+        // In the order of the replicas, as Kafka shows them. Before the leader has said who is in
+        // sync, it is.
         let in_sync = replicas
             .iter()
             .copied()
-            .filter(|node| !offline.contains(node))
+            .filter(|node| in_sync.contains(node) || (in_sync.is_empty() && *node == leader))
             .collect();
         let error = if leader < 0 {
             ErrorCode::LeaderNotAvailable
@@ -423,6 +595,14 @@ impl Broker {
             in_sync,
             offline,
         }
+    }
+
+    /// Those of these nodes that are fenced.
+    fn silent_nodes(&self, nodes: &[i32]) -> Vec<i32> {
+        self.catalog.read(|image| {
+            let fenced = |node: &i32| image.brokers.get(node).is_none_or(|broker| broker.fenced);
+            nodes.iter().copied().filter(fenced).collect()
+        })
     }
 
     /// The nodes that clients can go to, as this one is to be told of them.
@@ -471,9 +651,23 @@ impl Broker {
         })
     }
 
-    /// The node that answers requests to change topics.
+    /// The node that leads group 0, -1 for nobody.
     pub(crate) fn controller_node(&self) -> i32 {
-        self.config.node_id
+        let Some(handle) = self.runtime().handle(CONTROLLER_GROUP) else {
+            return -1;
+        };
+        let published = handle.published();
+        let here = match published.role {
+            Role::Leader => self.config.node_id,
+            Role::Follower | Role::Fenced => self
+                .routes
+                .node_of(CONTROLLER_GROUP, published.leader_replica)
+                .unwrap_or(-1),
+        };
+        let there = self.leaders.of_group(CONTROLLER_GROUP);
+        let there = there.map(|lead| (lead.term, lead.node));
+        let lead = there.into_iter().chain([(published.term, here)]).max();
+        lead.map_or(-1, |(_, node)| node)
     }
 }
 

@@ -5,19 +5,27 @@
 //! proposed one after another, so that a plan is never older than what it is applied to.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use riverrun_record::BatchView;
 use riverrun_replication::controller::{
     Command, Controller, Found, Image, Outcome, Pace, Rejection, encode_batch,
 };
+use riverrun_replication::node::CONTROLLER_GROUP;
 use riverrun_replication::{Acks, Produce, ProduceError};
 use tokio::sync::watch;
-use tracing::error;
+use tracing::{debug, error};
 
 use crate::broker::Broker;
+use crate::cluster::protocol::{Propose, Question, Refused, Reply};
+use crate::peers::{CallError, Callee};
 
+/// How long a change waits for somebody to lead group 0.
+const CONTROLLER_WAIT: Duration = Duration::from_secs(10);
+/// How long it waits until it has been written, and then until it has been applied here.
+const APPLY_WAIT: Duration = Duration::from_secs(30);
 /// Batches whose outcomes are kept for whoever proposed them.
 const OUTCOMES_KEPT: usize = 64;
 
@@ -30,9 +38,38 @@ pub(crate) enum ChangeError {
     /// It could not be written to group 0.
     #[error("the cluster's state cannot be changed now: {0}")]
     Write(#[from] ProduceError),
+    /// The node that leads group 0 did not write it.
+    #[error("the controller's leader refuses: {0}")]
+    Refused(String),
     /// The broker is stopping.
     #[error("the broker is stopping")]
     Stopping,
+}
+
+/// Has the node that leads group 0 write a batch of commands; gives its offset. Whether an error
+/// means that it was not written nobody knows.
+async fn forward(broker: &Broker, leader: i32, batch: Bytes) -> Result<i64, ChangeError> {
+    let question = Question::Propose(Propose { batch });
+    let callee = Callee::Node(leader);
+    let answer = broker
+        .peers()
+        .call(callee, question.into_bytes(), APPLY_WAIT)
+        .await;
+    match answer.map(Reply::from_bytes) {
+        Ok(Some(Reply::Proposed(proposed))) => Ok(proposed.base_offset),
+        Ok(Some(Reply::Refused(refused))) if refused.code == Refused::NOT_LEADER => {
+            Err(ProduceError::NotLeader.into())
+        }
+        Ok(Some(Reply::Refused(refused))) => Err(ChangeError::Refused(refused.why)),
+        Ok(_) => Err(ChangeError::Refused(
+            "an answer that cannot be read".to_owned(),
+        )),
+        Err(CallError::TimedOut) => Err(ProduceError::Busy.into()),
+        Err(error) => {
+            debug!(%error, leader, "the controller's leader does not answer");
+            Err(ProduceError::NotLeader.into())
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -165,8 +202,27 @@ impl Catalog {
             error!(%error, "a command cannot be encoded");
             Rejection::Malformed { what: "its size" }
         })?;
-        let Some(group) = broker.runtime().handle(0) else {
-            return Err(ChangeError::Stopping);
+        let leader = broker.until_controller(CONTROLLER_WAIT).await?;
+        let base_offset = if leader == broker.config().node_id {
+            self.write(broker, batch).await?
+        } else {
+            forward(broker, leader, batch.freeze()).await?
+        };
+        let mut applied = self.applied.subscribe();
+        let applied = applied.wait_for(|next| *next > base_offset);
+        tokio::time::timeout(APPLY_WAIT, applied)
+            .await
+            .map_err(|_| ProduceError::Busy)?
+            .map_err(|_| ChangeError::Stopping)?;
+        let outcomes = self.state.lock().outcomes.remove(&base_offset);
+        Ok(outcomes.unwrap_or_default())
+    }
+
+    /// Writes a batch of commands to group 0, which this node leads, and gives its offset when it is
+    /// committed.
+    pub(crate) async fn write(&self, broker: &Broker, batch: BytesMut) -> Result<i64, ChangeError> {
+        let Some(group) = broker.runtime().handle(CONTROLLER_GROUP) else {
+            return Err(ProduceError::NotLeader.into());
         };
         let limits = riverrun_record::Limits {
             origin: riverrun_record::Origin::Broker,
@@ -188,13 +244,7 @@ impl Catalog {
         broker.runtime().produce(&group, produce);
         broker.step_shard(group.shard());
         let produced = answer.await.map_err(|_| ChangeError::Stopping)??;
-        let mut applied = self.applied.subscribe();
-        applied
-            .wait_for(|next| *next > produced.base_offset)
-            .await
-            .map_err(|_| ChangeError::Stopping)?;
-        let outcomes = self.state.lock().outcomes.remove(&produced.base_offset);
-        Ok(outcomes.unwrap_or_default())
+        Ok(produced.base_offset)
     }
 
     /// The same for one command; a rejection when it was applied is an error.
@@ -213,19 +263,14 @@ impl Catalog {
         }
     }
 
-    /// Waits until everything below `offset` of group 0 has been applied.
-    pub(crate) async fn applied_through(&self, offset: i64) {
-        // The sender lives as long as this, so the only end is the condition.
-        let _ = self
-            .applied
-            .subscribe()
-            .wait_for(|next| *next >= offset)
-            .await;
-    }
-
     /// To be told of every applied batch.
     pub(crate) fn watch(&self) -> watch::Receiver<i64> {
         self.applied.subscribe()
+    }
+
+    /// Has the image followed again, though nothing in it changed.
+    pub(crate) fn look(&self) {
+        self.applied.send_modify(|_| {});
     }
 
     /// Says that the table of topics shows everything below `offset`.

@@ -117,7 +117,7 @@ pub(crate) fn of_change(error: &ChangeError) -> ErrorCode {
         // The controller has moved or is moving: the client finds it again.
         ChangeError::Write(ProduceError::NotLeader) => ErrorCode::NotController,
         ChangeError::Write(error) => of_produce(*error),
-        ChangeError::Stopping => ErrorCode::NotController,
+        ChangeError::Refused(_) | ChangeError::Stopping => ErrorCode::NotController,
     }
 }
 

@@ -14,7 +14,7 @@ use riverrun_replication::{
     CommittedBatch, PartitionHandle, ProduceError, ProduceOutcome, Published, Ticket,
 };
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::broker::Broker;
 use crate::checkpointer;
@@ -129,8 +129,11 @@ impl Host for Hooks {
     }
 
     fn send(&self, message: PeerMessage) {
-        // There is one node, so no group has a replica elsewhere.
-        warn!(group = message.group, "dropped a message for another node");
+        let Some(broker) = self.broker() else { return };
+        // Where it is not known, the replica is not of this node's image yet: it is tried again.
+        if let Some(node) = broker.routes().node_of(message.group, message.to) {
+            broker.peers().queue(node, message);
+        }
     }
 
     fn fenced(&self, group: u64, why: &str) {
@@ -148,5 +151,8 @@ impl Host for Hooks {
             group,
             "a replica contradicts its leader and has to be replaced"
         );
+        if let Some(broker) = self.broker() {
+            broker.set_aside(group);
+        }
     }
 }

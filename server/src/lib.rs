@@ -7,12 +7,13 @@
 //! |---|---|
 //! | `broker` | the parts of a running node, and what handlers ask of it |
 //! | `start` | in which order the parts come up and go down |
-//! | `founding` | the first start, and the registration of every start |
 //! | `catalog` | the controller's image on this node, and how it is changed |
 //! | `checkpointer` | that image as a file beside group 0's log |
 //! | `reconcile` | makes the node what the image says |
 //! | `topics`, `partition` | what requests see |
 //! | `hooks`, `internal` | completions from replication, for connections and for ourselves |
+//! | `cluster/` | the node as one of several: founding, joining, who leads what |
+//! | `peers/` | connections between nodes |
 //! | `net/` | sockets, frames, answer slots, memory |
 //! | `kafka/` | the API table and one file for each API |
 //! | `config/` | the tables of settings |
@@ -29,14 +30,15 @@
 mod broker;
 mod catalog;
 mod checkpointer;
+mod cluster;
 pub mod config;
 mod error;
-mod founding;
 mod hooks;
 mod internal;
 mod kafka;
 mod net;
 mod partition;
+mod peers;
 mod reconcile;
 mod start;
 mod topics;

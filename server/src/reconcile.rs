@@ -4,20 +4,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use riverrun_replication::controller::{PartitionImage, TopicImage};
-use riverrun_replication::node::GroupOrder;
+use riverrun_replication::PartitionHandle;
+use riverrun_replication::controller::{Controller, PartitionImage, TopicImage};
+use riverrun_replication::members::Members;
+use riverrun_replication::node::{CONTROLLER_GROUP, GroupOrder};
 use riverrun_storage::LogIdentity;
+use rustc_hash::FxHashSet;
 use tokio::sync::watch;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
+use uuid::Uuid;
 
 use crate::broker::Broker;
+use crate::cluster::protocol::{Closed, Question};
 use crate::config::TopicSettings;
 use crate::net::burst;
 use crate::partition::Partition;
+use crate::peers::Callee;
 use crate::topics::{Topic, TopicPartition};
 
 /// Pause before what could not be done is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long the node that leads group 0 may take to note something.
+const SAY_WAIT: Duration = Duration::from_secs(2);
 
 /// Follows the image until the broker stops. `applied` was subscribed to before the image was last
 /// made good: what is applied while this task waits for its first turn is not missed.
@@ -52,6 +60,10 @@ pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
     });
     let (closing, open): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| topic.closing);
     let mut done = true;
+    broker.follow_nodes();
+    broker.duties().look();
+    want_controllers(broker);
+    done &= replace_lost(broker).await;
     for topic in open {
         let on_thread = Arc::clone(broker);
         let shown = tokio::task::spawn_blocking(move || show(&on_thread, &topic));
@@ -61,10 +73,97 @@ pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
         });
     }
     broker.catalog().show(offset);
-    for topic in closing {
-        done &= close(broker, topic).await;
-    }
+    done &= remove_orphans(broker).await;
+    done &= close(broker, closing).await;
     done
+}
+
+/// The members that group 0 is to have.
+fn want_controllers(broker: &Broker) {
+    let Some(handle) = broker.runtime().handle(CONTROLLER_GROUP) else {
+        return;
+    };
+    let members = broker.catalog().read(|image| Members {
+        voters: image.quorum.ids(true).collect(),
+        learners: image.quorum.ids(false).collect(),
+        next_replica: image.quorum.next_replica(),
+    });
+    if !members.voters.is_empty() {
+        burst::run(broker, || {
+            broker.runtime().set_members(&handle, members);
+            burst::touch(broker, handle.shard());
+        });
+    }
+}
+
+/// Has replicas of this node that cannot go on replaced, where there are others to fill new ones from.
+async fn replace_lost(broker: &Arc<Broker>) -> bool {
+    let lost = broker.lost_replicas();
+    if lost.is_empty() {
+        return true;
+    }
+    let node = broker.config().node_id;
+    let plan = |controller: &Controller| {
+        let topics = controller.image().topics.values();
+        let mut commands = Vec::new();
+        for topic in topics.filter(|topic| !topic.closing) {
+            for (number, partition) in topic.partitions.iter().enumerate() {
+                let Some(old) = lost.get(&partition.group) else {
+                    continue;
+                };
+                let has_it = partition.replicas.iter().any(|r| r.replica == *old);
+                if has_it && partition.replicas.len() > 1 {
+                    commands.push(controller.plan_replace_replica(&topic.id, number, *old, node)?);
+                }
+            }
+        }
+        Ok(commands)
+    };
+    let replaced = broker.catalog().change(broker, plan).await;
+    if let Err(error) = &replaced {
+        warn!(%error, "replicas that cannot go on are not replaced yet");
+    }
+    replaced.is_ok()
+}
+
+/// Deletes replicas of groups that were given out and are no more: their topics were removed while
+/// this node was away.
+async fn remove_orphans(broker: &Arc<Broker>) -> bool {
+    let handles = broker.runtime().handles();
+    let orphans: Vec<u64> = broker.catalog().read(|image| {
+        let partitions = image.topics.values().flat_map(|topic| &topic.partitions);
+        let known: FxHashSet<u64> = partitions.map(|partition| partition.group).collect();
+        let groups = handles.iter().map(PartitionHandle::group);
+        groups
+            .filter(|group| *group != CONTROLLER_GROUP && *group < image.next_group)
+            .filter(|group| !known.contains(group))
+            .collect()
+    });
+    if orphans.is_empty() {
+        return true;
+    }
+    let on_thread = Arc::clone(broker);
+    let removed = tokio::task::spawn_blocking(move || {
+        orphans
+            .into_iter()
+            .try_for_each(|group| remove(&on_thread, group))
+    });
+    let removed = removed.await.unwrap_or_else(|error| Err(error.to_string()));
+    if let Err(error) = &removed {
+        warn!(error, "replicas of removed topics cannot be deleted yet");
+    }
+    removed.is_ok()
+}
+
+/// Removes this node's replica of a group, and its files. Blocks.
+fn remove(broker: &Broker, group: u64) -> Result<(), String> {
+    burst::run(broker, || broker.runtime().remove_group(group))
+        .map_err(|error| error.to_string())?;
+    broker.topics().forget_group(group);
+    broker.leaders().forget(group);
+    broker.routes().forget(group);
+    broker.is_replaced(group);
+    Ok(())
 }
 
 /// Whether requests see a topic as the image has it.
@@ -72,7 +171,11 @@ fn is_shown(broker: &Broker, image: &TopicImage) -> bool {
     broker.topics().with_id(&image.id).is_some_and(|topic| {
         topic.given == image.configs
             && topic.partitions.len() == image.partitions.len()
-            && topic.partitions.iter().all(|partition| !partition.missing)
+            && topic
+                .partitions
+                .iter()
+                .zip(&image.partitions)
+                .all(|(shown, wanted)| !shown.missing && shown.replicas == wanted.replicas)
     })
 }
 
@@ -88,6 +191,8 @@ fn show(broker: &Broker, image: &TopicImage) -> bool {
         }
     };
     let settings = Arc::new(settings);
+    // Of an image at least as new as the topic's.
+    let next_replica = broker.catalog().read(|image| image.next_replica);
     let known = broker.topics().with_id(&image.id);
     let changed = known
         .as_ref()
@@ -106,7 +211,16 @@ fn show(broker: &Broker, image: &TopicImage) -> bool {
                     broker.runtime().set_settings(local.handle(), groups)
                 });
             }
+            if let Some(local) = &local {
+                let members = Members {
+                    voters: partition.replicas.iter().map(|r| r.replica).collect(),
+                    learners: Vec::new(),
+                    next_replica,
+                };
+                broker.runtime().set_members(local.handle(), members);
+            }
             TopicPartition {
+                group: partition.group,
                 replicas: partition.replicas.clone(),
                 local,
                 refused: broker.is_refused(partition.group),
@@ -136,18 +250,47 @@ fn local(
     image: &PartitionImage,
     settings: &Arc<TopicSettings>,
 ) -> Result<Option<Arc<Partition>>, NotCreated> {
+    // A replica is bound to a node and a directory: any other one was lost (R3).
+    let node = broker.runtime().node();
+    let mine = image.replicas.iter().find(|replica| {
+        replica.node == broker.config().node_id && replica.directory == node.directory_id()
+    });
+    broker.routes().add(
+        image.group,
+        image
+            .replicas
+            .iter()
+            .map(|replica| (replica.replica, replica.node)),
+    );
+    let here = broker
+        .runtime()
+        .handle(image.group)
+        .map(|handle| handle.replica())
+        .or_else(|| broker.lost_replicas().get(&image.group).copied());
+    if let Some(here) = here
+        && mine.is_none_or(|mine| mine.replica != here)
+    {
+        // Another one has taken its place, here or elsewhere.
+        remove(broker, image.group).map_err(|error| {
+            error!(
+                topic = topic.name,
+                partition = index,
+                error,
+                "a replica cannot be deleted"
+            );
+            NotCreated
+        })?;
+        let replicas = image.replicas.iter();
+        let routes = replicas.map(|replica| (replica.replica, replica.node));
+        broker.routes().add(image.group, routes);
+    }
+    let Some(mine) = mine else { return Ok(None) };
     if let Some(known) = broker.topics().of_group(image.group) {
         return Ok(Some(known));
     }
     if let Some(handle) = broker.runtime().handle(image.group) {
         return Ok(Some(Arc::new(Partition::new(handle, Arc::clone(settings)))));
     }
-    // A replica is bound to a node and a directory: any other one was lost (R3).
-    let node = broker.runtime().node();
-    let mine = image.replicas.iter().find(|replica| {
-        replica.node == broker.config().node_id && replica.directory == node.directory_id()
-    });
-    let Some(mine) = mine else { return Ok(None) };
     if broker.is_refused(image.group) {
         return Ok(None);
     }
@@ -158,11 +301,8 @@ fn local(
             topic_id: topic.id,
             partition: index,
         },
-        voters: image
-            .replicas
-            .iter()
-            .map(|replica| replica.replica)
-            .collect(),
+        // Who joins later begins with the same configuration, and learns from the log that it is in.
+        voters: image.first_voters.clone(),
         learners: Vec::new(),
         settings: settings.group_settings(),
     };
@@ -175,43 +315,58 @@ fn local(
     }
 }
 
-/// Closes the partitions of a topic that is being deleted, deletes their files, and then has the
-/// topic forgotten (L8); false where that has to be tried again.
-async fn close(broker: &Arc<Broker>, image: TopicImage) -> bool {
-    let taken = broker.topics().take(&image.id);
-    if let Some(topic) = &taken {
-        burst::run(broker, || {
-            for partition in topic.partitions.iter().filter_map(|p| p.local.as_ref()) {
-                broker.look_at_waiters(partition);
-            }
-        });
-    }
-    let on_thread = Arc::clone(broker);
-    let groups: Vec<u64> = image
-        .partitions
-        .iter()
-        .map(|partition| partition.group)
-        .collect();
-    let removed = tokio::task::spawn_blocking(move || {
-        for group in groups {
-            burst::run(&on_thread, || on_thread.runtime().remove_group(group))
-                .map_err(|error| error.to_string())?;
+/// Closes the partitions of topics that are being deleted, deletes their files, and says so to the node
+/// that leads group 0, which has a topic forgotten when enough of its replicas are gone (L8). False as
+/// long as a topic is there: what was said may have been lost.
+async fn close(broker: &Arc<Broker>, closing: Vec<TopicImage>) -> bool {
+    let mut closed = Vec::new();
+    for topic in &closing {
+        if let Some(taken) = broker.topics().take(&topic.id) {
+            burst::run(broker, || {
+                for partition in taken.partitions.iter().filter_map(|p| p.local.as_ref()) {
+                    broker.look_at_waiters(partition);
+                }
+            });
         }
-        Ok::<(), String>(())
+        let on_thread = Arc::clone(broker);
+        let groups: Vec<u64> = topic.partitions.iter().map(|p| p.group).collect();
+        let removed = tokio::task::spawn_blocking(move || {
+            groups
+                .into_iter()
+                .try_for_each(|group| remove(&on_thread, group))
+        });
+        match removed.await.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(()) => closed.push(topic.id),
+            Err(error) => {
+                warn!(
+                    topic = topic.name,
+                    error, "a topic's files cannot be deleted yet"
+                );
+            }
+        }
+    }
+    if !closed.is_empty() {
+        say_closed(broker, &closed).await;
+    }
+    closing.is_empty()
+}
+
+async fn say_closed(broker: &Arc<Broker>, topics: &[Uuid]) {
+    let node = broker.config().node_id;
+    let leader = broker.controller_node();
+    if leader == node {
+        for topic in topics {
+            broker.duties().closed(*topic, node);
+        }
+        return;
+    }
+    let question = Question::Closed(Closed {
+        node,
+        topics: topics.iter().map(|id| id.as_bytes().to_vec()).collect(),
     });
-    if let Err(error) = removed.await.unwrap_or_else(|error| Err(error.to_string())) {
-        warn!(
-            topic = image.name,
-            error, "a topic's files cannot be deleted yet"
-        );
-        return false;
+    let callee = Callee::Node(leader);
+    let answer = broker.peers().call(callee, question.into_bytes(), SAY_WAIT);
+    if let Err(error) = answer.await {
+        debug!(%error, leader, "the controller's leader is told again later");
     }
-    let forgotten = broker
-        .catalog()
-        .change_one(broker, |controller| controller.plan_remove_topic(&image.id))
-        .await;
-    if let Err(error) = &forgotten {
-        warn!(topic = image.name, %error, "a deleted topic is not forgotten yet");
-    }
-    forgotten.is_ok()
 }

@@ -18,16 +18,20 @@ use riverrun_replication::node::{CONTROLLER_GROUP, NodeSettings};
 use riverrun_replication::runtime::Runtime;
 use riverrun_replication::{GroupConfig, GroupSettings};
 use riverrun_storage::LogIdentity;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::broker::Broker;
+use crate::cluster::host::NodeHost;
+use crate::cluster::{duties, founding, leaders};
 use crate::config::{Config, TopicSettings};
 use crate::error::StartError;
 use crate::hooks::Hooks;
 use crate::net::{burst, listener};
-use crate::{founding, reconcile};
+use crate::peers::{self, Peers};
+use crate::reconcile;
 
 /// How long a start waits for its partitions to be led.
 const LEADERS_WAIT: Duration = Duration::from_secs(5);
@@ -49,18 +53,26 @@ pub struct Running {
 /// # Errors
 /// See [`StartError`].
 pub async fn start(mut config: Config) -> Result<Running, StartError> {
-    let listener = listener::bind(config.listen, config.insecure)?;
-    let address = listener.local_addr().map_err(|source| StartError::Bind {
-        address: config.listen,
-        source,
-    })?;
+    let (listener, address) = bind(config.listen, config.insecure)?;
     config.listen = address;
+    let for_nodes = match config.controller_listen {
+        Some(listen) => {
+            let (listener, address) = bind(listen, config.insecure)?;
+            config.controller_listen = Some(address);
+            Some(listener)
+        }
+        None => None,
+    };
     let broker = Arc::new(Broker::new(config));
     open(&broker).await?;
     let threads = start_threads(&broker)?;
     let (stop, stopped) = watch::channel(false);
+    begin_links(&broker, for_nodes, &stopped)?;
     let boot = async {
         founding::found_or_join(&broker).await?;
+        tokio::spawn(duties::follow(Arc::downgrade(&broker)));
+        tokio::spawn(leaders::announce(Arc::downgrade(&broker)));
+        register(&broker).await?;
         let applied = broker.catalog().watch();
         let done = reconcile::once(&broker).await;
         let following = reconcile::follow(Arc::clone(&broker), applied, done, stopped.clone());
@@ -101,6 +113,65 @@ async fn until_fatal(fatal: &mut watch::Receiver<Option<String>>) -> String {
         Ok(why) => why.clone().unwrap_or_default(),
         Err(_) => std::future::pending().await,
     }
+}
+
+fn bind(address: SocketAddr, insecure: bool) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listener = listener::bind(address, insecure)?;
+    let bound = listener
+        .local_addr()
+        .map_err(|source| StartError::Bind { address, source })?;
+    Ok((listener, bound))
+}
+
+/// Begins the links to other nodes, which may ask from now on.
+fn begin_links(
+    broker: &Arc<Broker>,
+    listener: Option<TcpListener>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<(), StartError> {
+    let host = Arc::new(NodeHost::new(broker));
+    let peers = Arc::new(Peers::start(host).map_err(StartError::Thread)?);
+    if let Some(listen) = broker.config().controller_listen {
+        let advertised = broker.config().controller_advertised.clone();
+        let bound = || (listen.ip().to_string(), listen.port());
+        broker.set_peer_address(advertised.unwrap_or_else(bound));
+    }
+    let accepting =
+        listener.map(|listener| peers::serve(listener, Arc::clone(&peers), stopped.clone()));
+    if !broker.set_peers(peers) {
+        return Err(StartError::Fatal("the links were begun twice".to_owned()));
+    }
+    if let Some(accepting) = accepting {
+        tokio::spawn(accepting);
+    }
+    Ok(())
+}
+
+/// Makes this start known. A node that knows its cluster serves what it leads when that takes long:
+/// while nobody leads group 0 what it says is still true.
+async fn register(broker: &Arc<Broker>) -> Result<(), StartError> {
+    let is_known = broker
+        .catalog()
+        .read(|image| image.brokers.contains_key(&broker.config().node_id));
+    if !is_known {
+        founding::register(broker).await?;
+        announce(broker);
+        return Ok(());
+    }
+    let in_time = tokio::time::timeout(LEADERS_WAIT, founding::register(broker)).await;
+    if let Ok(registered) = in_time {
+        registered?;
+    } else {
+        warn!("nobody leads the controller's group: serving what was known before");
+        let broker = Arc::clone(broker);
+        tokio::spawn(async move {
+            if let Err(error) = founding::register(&broker).await {
+                broker.fail(&error.to_string());
+            }
+        });
+    }
+    announce(broker);
+    Ok(())
 }
 
 /// Starts a broker, says where it listens, and serves until `shutdown`.
@@ -228,7 +299,7 @@ async fn open(broker: &Arc<Broker>) -> Result<(), StartError> {
         for refused in &report.refused {
             let group = refused.identity.group;
             if !refused.waits_for_room() {
-                broker.refuse(group);
+                broker.refuse(group, refused.identity.replica);
             } else if group == CONTROLLER_GROUP {
                 return Err(data_error(&data, &refused.error));
             }
@@ -372,14 +443,13 @@ fn tick(broker: Weak<Broker>) {
 }
 
 /// Says what was started, in a few lines.
-pub(crate) fn announce(broker: &Broker, founded: bool) {
+pub(crate) fn announce(broker: &Broker) {
     let config = broker.config();
     info!(
         version = env!("CARGO_PKG_VERSION"),
         data = %config.data_dir.display(),
         cluster = broker.cluster_id(),
         node = config.node_id,
-        founded,
         "serving"
     );
 }

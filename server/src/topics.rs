@@ -30,6 +30,7 @@ pub(crate) struct Topic {
 /// A partition of a topic, on this node or elsewhere.
 #[derive(Debug)]
 pub(crate) struct TopicPartition {
+    pub(crate) group: u64,
     pub(crate) replicas: Vec<ReplicaImage>,
     /// This node's replica of it.
     pub(crate) local: Option<Arc<Partition>>,
@@ -110,6 +111,14 @@ impl Topics {
         }
         tables.by_id.insert(topic.id, Arc::clone(&topic));
         tables.by_name.insert(Arc::clone(&topic.name), topic);
+    }
+
+    /// A group has no replica on this node any more; another one may take its place.
+    pub(crate) fn forget_group(&self, group: u64) {
+        let gone = self.tables.write().by_group.remove(&group);
+        if let Some(partition) = gone {
+            partition.close();
+        }
     }
 
     /// Takes a topic out and returns it. Its partitions accept nothing from now on.

@@ -47,7 +47,7 @@ impl RefusedLog {
     }
 
     /// How many lines were left out before this one, if it may be written.
-    fn take(&self, now: Instant) -> Option<u64> {
+    pub(crate) fn take(&self, now: Instant) -> Option<u64> {
         let mut guard = self.0.lock();
         let left_out = match guard.as_mut() {
             Some(period) if now < period.began + PERIOD => {

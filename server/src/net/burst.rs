@@ -1,5 +1,6 @@
-//! What one turn of a thread answers, collected: each connection is written to once and each
-//! partition's parked fetches are looked at once, however many batches were committed.
+//! What one turn of a thread answers, collected: each connection is written to once, each partition's
+//! parked fetches are looked at once, and what is for another node leaves in one frame, however many
+//! batches were committed.
 //!
 //! Everything that steps shards (a connection's task, the flusher, the ticker) does so inside
 //! [`run`]. Within it completions post their answers and leave the writing for the end. A
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use super::connection::Connection;
 use crate::broker::Broker;
 use crate::partition::Partition;
+use crate::peers;
 
 #[derive(Debug, Default)]
 struct Burst {
@@ -30,6 +32,8 @@ struct Owner;
 impl Drop for Owner {
     fn drop(&mut self) {
         let burst = BURST.with_borrow_mut(Option::take).unwrap_or_default();
+        // Other nodes first: an answer to a client may be waiting for theirs.
+        peers::flush();
         for connection in burst.connections {
             connection.pump_from_outside();
         }

@@ -19,6 +19,7 @@ pub(crate) const SMALL_BYTES: usize = 64 << 10;
 pub(crate) struct Budget {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
+    large_units: u32,
     /// Who waits for the part for large bodies.
     waiting_for_large: AtomicUsize,
 }
@@ -51,9 +52,11 @@ impl Budget {
     pub(crate) fn new(total_bytes: usize, max_body_bytes: usize) -> Self {
         let small = (total_bytes / 4).max(SMALL_BYTES);
         let large = (total_bytes - total_bytes / 4).max(max_body_bytes.max(SMALL_BYTES));
+        let large_units = u32::try_from(large.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
         Self {
             small: Arc::new(Semaphore::new(small.div_ceil(UNIT_BYTES))),
-            large: Arc::new(Semaphore::new(large.div_ceil(UNIT_BYTES))),
+            large: Arc::new(Semaphore::new(large_units as usize)),
+            large_units,
             waiting_for_large: AtomicUsize::new(0),
         }
     }
@@ -70,14 +73,12 @@ impl Budget {
 
     fn part(&self, bytes: usize) -> (&Arc<Semaphore>, u32) {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
-        (
-            if bytes <= SMALL_BYTES {
-                &self.small
-            } else {
-                &self.large
-            },
-            units,
-        )
+        if bytes <= SMALL_BYTES {
+            (&self.small, units)
+        } else {
+            // Another node's frame may be larger than all that there is; it then takes all.
+            (&self.large, units.min(self.large_units))
+        }
     }
 
     /// A reservation, if it can be had at once.

@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::service;
 use crate::cli::{Format, ServerArgs};
-use crate::failure::{Advised, Usage};
+use crate::failure::Usage;
 use crate::output;
 
 /// Runs a node until it is told to stop, or says what its configuration comes to.
@@ -27,14 +27,6 @@ pub(crate) fn run(args: &ServerArgs, format: Format) -> anyhow::Result<()> {
         );
     }
     let config = loaded.config;
-    // Founding with others and joining are not there yet; this is the one place that says so.
-    if config.is_one_of_several() {
-        return Err(Advised {
-            what: "a cluster of several nodes is not served yet".to_owned(),
-            next: "start one node: without controller.quorum.bootstrap.servers, and with no voter but itself",
-        }
-        .into());
-    }
     let data = config.data_dir.clone();
     let nodes = config.controller_listen;
     service::run(config, |kafka| {

@@ -1,0 +1,460 @@
+//! The first start of a node, and every later one: the cluster's id, group 0, registration.
+//!
+//! A node comes to its cluster once, and what it learned then is durable before it has a replica of
+//! group 0 (`record`):
+//!
+//! * *alone*: an empty directory, neither voters nor a cluster to join;
+//! * *together*: every voter of one and the same line has answered that its directory is empty, too.
+//!   The lowest id founds: who the founders are, and on which directories, is durable there before
+//!   anybody hears of it. Each of the others takes it over from whoever has it, if it is named;
+//! * *by joining*: any node of the cluster has the registration written to group 0, which gives the
+//!   new node a replica, a learner at first. So does a founder whose directory was emptied: nothing
+//!   that it once voted for is left, so it may not vote as if nothing had happened (R3).
+//!
+//! A start that was cut off goes on where it ended, since nothing had been answered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use riverrun_replication::controller::{
+    Command, Controller, FIRST_CONTROLLER, FoundCluster, Founder, RegisterBroker, Rejection,
+    encode_batch,
+};
+use riverrun_replication::node::{CONTROLLER_GROUP, GroupOrder};
+use riverrun_storage::LogIdentity;
+use tokio::time::Instant;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::protocol::{AskFounding, Founding, Join, Known, Member, Question, Reply};
+use super::record;
+use crate::broker::Broker;
+use crate::error::StartError;
+use crate::net::burst;
+use crate::peers::{Address, Callee};
+
+/// Pause before something is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+/// How long an answer is waited for.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// How long an order to join is waited for: group 0 has to commit it.
+const JOIN_WAIT: Duration = Duration::from_secs(10);
+/// After so long, and then as often, it is said what is waited for.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// Comes to the cluster, or back to it: when this returns the node has a replica of group 0.
+pub(crate) async fn found_or_join(broker: &Arc<Broker>) -> Result<(), StartError> {
+    let controller = |error: String| StartError::Controller(error);
+    let had = broker.runtime().handle(CONTROLLER_GROUP).is_some();
+    if broker.is_refused(CONTROLLER_GROUP) {
+        let what = "the controller's log on this node is damaged; empty its directory, and it joins \
+                    the cluster again, if that has other nodes";
+        return Err(StartError::Controller(what.to_owned()));
+    }
+    let known = read_record(broker).await.map_err(controller)?;
+    let known = match known {
+        Some(known) => known,
+        None if had => Known::default(),
+        None => {
+            let known = come_to_it(broker).await?;
+            write_record(broker, &known).await.map_err(controller)?;
+            known
+        }
+    };
+    if !had {
+        create_group_0(broker, &known).await.map_err(controller)?;
+        info!(
+            cluster = broker.cluster_id(),
+            node = broker.config().node_id,
+            "came to the cluster"
+        );
+    }
+    broker.set_known(known);
+    Ok(())
+}
+
+/// Makes this start known to the controller, however long that takes.
+pub(crate) async fn register(broker: &Arc<Broker>) -> Result<(), StartError> {
+    let mut waiting = Waiting::new();
+    loop {
+        let registration = registration(broker);
+        let plan = |controller: &Controller| commands(broker, controller, registration);
+        match broker.catalog().change(broker, plan).await {
+            Ok(outcomes) => {
+                use riverrun_replication::controller::Outcome;
+                let refused = outcomes.into_iter().find_map(|outcome| match outcome {
+                    Outcome::Rejected(why) => Some(why),
+                    _ => None,
+                });
+                return match refused {
+                    Some(why) => Err(StartError::Controller(why.to_string())),
+                    None => Ok(()),
+                };
+            }
+            Err(crate::catalog::ChangeError::Rejected(why)) => {
+                return Err(StartError::Controller(why.to_string()));
+            }
+            Err(error) => waiting.say(&format!("the controller's quorum: {error}")),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// What a node's start is to the controller. Whoever is first says who founded the cluster.
+fn commands(
+    broker: &Broker,
+    controller: &Controller,
+    registration: RegisterBroker,
+) -> Result<Vec<Command>, Rejection> {
+    let mut commands = Vec::new();
+    if controller.image().cluster_id.is_nil() {
+        let known = broker.known();
+        let founders = known.members.iter().filter(|_| known.founders);
+        commands.push(Command::FoundCluster(FoundCluster {
+            cluster_id: broker.cluster_uuid().as_bytes().to_vec(),
+            founders: founders
+                .map(|member| Founder {
+                    node: member.node,
+                    directory: member.directory.clone(),
+                    replica: member.replica,
+                })
+                .collect(),
+        }));
+        // What it makes of a node is checked when both are applied.
+        commands.push(Command::RegisterBroker(registration));
+    } else {
+        commands.push(controller.plan_register_broker(registration)?);
+    }
+    Ok(commands)
+}
+
+fn registration(broker: &Broker) -> RegisterBroker {
+    let config = broker.config();
+    let (host, port) = config
+        .advertised
+        .clone()
+        .unwrap_or_else(|| (config.listen.ip().to_string(), config.listen.port()));
+    let node = broker.runtime().node();
+    let (peer_host, peer_port) = broker.peer_address().unwrap_or_default();
+    RegisterBroker {
+        node: config.node_id,
+        directory: node.directory_id().as_bytes().to_vec(),
+        incarnation: node.incarnation(),
+        host,
+        port: u32::from(port),
+        rack: config.rack.clone().unwrap_or_default(),
+        peer_host,
+        peer_port: u32::from(peer_port),
+        token: broker.start_token(),
+    }
+}
+
+async fn read_record(broker: &Arc<Broker>) -> Result<Option<Known>, String> {
+    let data = broker.config().data_dir.clone();
+    blocking(move || record::read(&data).map_err(|error| error.to_string())).await
+}
+
+async fn write_record(broker: &Arc<Broker>, known: &Known) -> Result<(), String> {
+    let (data, known) = (broker.config().data_dir.clone(), known.clone());
+    blocking(move || record::write(&data, &known).map_err(|error| error.to_string())).await
+}
+
+async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(f).await;
+    done.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// The node's directory is empty: how it comes to a cluster.
+async fn come_to_it(broker: &Arc<Broker>) -> Result<Known, StartError> {
+    if !broker.runtime().handles().is_empty() {
+        let what = "there are partitions, and the controller's log is gone";
+        return Err(StartError::Controller(what.to_owned()));
+    }
+    let config = broker.config();
+    if config.quorum_voters.len() > 1 {
+        return found_together(broker).await;
+    }
+    if !config.bootstrap_servers.is_empty() {
+        let at = config.bootstrap_servers.iter();
+        let at = at.map(|(host, port)| (host.clone(), *port)).collect();
+        return join(broker, at).await;
+    }
+    let own = own(broker);
+    Ok(found(broker, vec![own]))
+}
+
+/// What the founder writes down.
+fn found(broker: &Broker, mut members: Vec<Member>) -> Known {
+    members.sort_by_key(|member| member.node);
+    for (replica, member) in (FIRST_CONTROLLER..).zip(&mut members) {
+        member.replica = replica;
+    }
+    let known = broker.cluster_uuid();
+    let id = if known.is_nil() {
+        new_cluster_id()
+    } else {
+        known
+    };
+    Known {
+        cluster_id: id.as_bytes().to_vec(),
+        first_voters: members.iter().map(|member| member.replica).collect(),
+        members,
+        founders: true,
+    }
+}
+
+/// This node, without a replica.
+fn own(broker: &Broker) -> Member {
+    let (host, port) = broker.peer_address().unwrap_or_default();
+    Member {
+        node: broker.config().node_id,
+        directory: broker.runtime().node().directory_id().as_bytes().to_vec(),
+        replica: 0,
+        host,
+        port: u32::from(port),
+    }
+}
+
+/// The voters as every one of them should have been told.
+pub(crate) fn voters_line(broker: &Broker) -> String {
+    let voters = broker.config().quorum_voters.iter();
+    let voters: Vec<String> = voters
+        .map(|voter| format!("{}@{}:{}", voter.id, voter.host, voter.port))
+        .collect();
+    voters.join(",")
+}
+
+async fn found_together(broker: &Arc<Broker>) -> Result<Known, StartError> {
+    let config = broker.config();
+    let line = voters_line(broker);
+    let me = own(broker);
+    let mut empty = BTreeMap::from([(me.node, me.clone())]);
+    let mut waiting = Waiting::new();
+    loop {
+        let mut bound = Vec::new();
+        for voter in config.quorum_voters.iter().filter(|v| v.id != me.node) {
+            let question = Question::Founding(AskFounding {
+                voters: line.clone(),
+            });
+            let at = Callee::At((voter.host.clone(), voter.port));
+            let answer = broker
+                .peers()
+                .call(at, question.into_bytes(), ANSWER_WAIT)
+                .await;
+            let Ok(Some(Reply::Founding(there))) = answer.map(Reply::from_bytes) else {
+                continue;
+            };
+            if there.node != voter.id {
+                let what = format!(
+                    "at {}:{} is node {}, and controller.quorum.voters says node {}",
+                    voter.host, voter.port, there.node, voter.id
+                );
+                return Err(StartError::Controller(what));
+            }
+            match there.known {
+                Some(known) => bound.push((voter, known)),
+                None if there.voters != line => {
+                    let what = format!(
+                        "node {} was started with other voters: controller.quorum.voters is {} there \
+                         and {line} here",
+                        voter.id, there.voters
+                    );
+                    return Err(StartError::Controller(what));
+                }
+                None => {
+                    let member = Member {
+                        node: voter.id,
+                        directory: there.directory,
+                        replica: 0,
+                        host: voter.host.clone(),
+                        port: u32::from(voter.port),
+                    };
+                    empty.insert(voter.id, member);
+                }
+            }
+        }
+        if !bound.is_empty() {
+            let names_me = |known: &&Known| {
+                known.founders
+                    && known
+                        .members
+                        .iter()
+                        .any(|m| m.node == me.node && m.directory == me.directory)
+            };
+            if let Some(known) = bound.iter().map(|(_, known)| known).find(names_me) {
+                return Ok(known.clone());
+            }
+            // The cluster was founded without this directory: it was emptied, or never was there.
+            warn!("the cluster is there already, and does not know this directory: joining it");
+            let at = bound.iter();
+            let at = at.map(|(v, _)| (v.host.clone(), v.port)).collect();
+            return join(broker, at).await;
+        }
+        let missing: Vec<String> = config
+            .quorum_voters
+            .iter()
+            .filter(|voter| !empty.contains_key(&voter.id))
+            .map(|voter| format!("{}@{}:{}", voter.id, voter.host, voter.port))
+            .collect();
+        let first = config.quorum_voters.iter().map(|voter| voter.id).min();
+        if missing.is_empty() && first == Some(me.node) {
+            return Ok(found(broker, empty.into_values().collect()));
+        }
+        if missing.is_empty() {
+            waiting.say("the node with the lowest id to found the cluster");
+        } else {
+            let what = format!("{} to found the cluster together", missing.join(", "));
+            waiting.say(&what);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn join(broker: &Arc<Broker>, at: Vec<Address>) -> Result<Known, StartError> {
+    let mut waiting = Waiting::new();
+    loop {
+        for address in &at {
+            let registration = [Command::RegisterBroker(registration(broker))];
+            let registration = encode_batch(&registration)
+                .map_err(|error| StartError::Controller(error.to_string()))?;
+            let question = Question::Join(Join {
+                registration: registration.freeze(),
+            });
+            let callee = Callee::At(address.clone());
+            let answer = broker
+                .peers()
+                .call(callee, question.into_bytes(), JOIN_WAIT)
+                .await;
+            match answer.map(Reply::from_bytes) {
+                Ok(Some(Reply::Joined(known))) => return Ok(known),
+                Ok(Some(Reply::Refused(refused))) => waiting.say(&format!(
+                    "the cluster to take this node: {}:{} says: {}",
+                    address.0, address.1, refused.why
+                )),
+                Ok(_) => waiting.say("an answer that this version can read"),
+                Err(error) => waiting.say(&format!(
+                    "the cluster at {}:{}: {error}",
+                    address.0, address.1
+                )),
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// The answer to a node that wants to found a cluster with this one.
+pub(crate) fn answer(broker: &Broker) -> Reply {
+    let known = broker.known();
+    let own = own(broker);
+    Reply::Founding(Founding {
+        node: own.node,
+        directory: own.directory,
+        voters: voters_line(broker),
+        known: (!known.first_voters.is_empty()).then(|| (*known).clone()),
+    })
+}
+
+/// Creates this node's replica of group 0, and binds the directory to the cluster.
+async fn create_group_0(broker: &Arc<Broker>, known: &Known) -> Result<(), String> {
+    let id = Uuid::from_slice(&known.cluster_id).map_err(|error| error.to_string())?;
+    let directory = broker.runtime().node().directory_id();
+    let own = known
+        .members
+        .iter()
+        .find(|member| member.directory == directory.as_bytes())
+        .ok_or("the cluster has no replica for this directory")?;
+    let order = GroupOrder {
+        identity: LogIdentity {
+            group: CONTROLLER_GROUP,
+            replica: own.replica,
+            topic_id: Uuid::nil(),
+            partition: 0,
+        },
+        voters: known.first_voters.clone(),
+        learners: Vec::new(),
+        settings: crate::config::TopicSettings::controller_settings(),
+    };
+    let on_thread = Arc::clone(broker);
+    blocking(move || {
+        let broker = on_thread;
+        let store = broker.runtime().node().store();
+        store
+            .set_cluster_id(id)
+            .map_err(|error| error.to_string())?;
+        broker.set_cluster_id(id);
+        burst::run(&broker, || broker.runtime().create_group(&order))
+            .map(drop)
+            .map_err(|error| error.to_string())
+    })
+    .await
+}
+
+/// Says what is waited for, and does not repeat itself too often.
+struct Waiting {
+    since: Instant,
+    said: u32,
+}
+
+impl Waiting {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            said: 0,
+        }
+    }
+
+    fn say(&mut self, what: &str) {
+        let waited = self.since.elapsed();
+        if waited >= SAY_EVERY * (self.said + 1) {
+            self.said += 1;
+            warn!(waited_s = waited.as_secs(), "waiting for {what}");
+        }
+    }
+}
+
+/// Kafka's tools take an id that begins with a dash for an option.
+fn new_cluster_id() -> Uuid {
+    loop {
+        let id = Uuid::new_v4();
+        if !cluster_id_text(&id).starts_with('-') {
+            return id;
+        }
+    }
+}
+
+/// An id as Kafka writes it: base64 for URLs, without padding.
+pub(crate) fn cluster_id_text(id: &Uuid) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::with_capacity(22);
+    for chunk in id.as_bytes().chunks(3) {
+        let bits = (0..3).fold(0_usize, |bits, at| {
+            bits << 8 | usize::from(chunk.get(at).copied().unwrap_or(0))
+        });
+        for digit in 0..=chunk.len() {
+            let value = bits >> (18 - 6 * digit) & 63;
+            text.push(DIGITS.get(value).copied().map_or('A', char::from));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_ids_as_kafka_does() {
+        assert_eq!(cluster_id_text(&Uuid::nil()), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(
+            cluster_id_text(&Uuid::from_u128(u128::MAX)),
+            "_____________________w"
+        );
+        assert_eq!(
+            cluster_id_text(&Uuid::from_u128(1)),
+            "AAAAAAAAAAAAAAAAAAAAAQ"
+        );
+    }
+}

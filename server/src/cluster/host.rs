@@ -1,0 +1,319 @@
+//! The broker, as its links see it: whom it lets in, what it makes of what comes, and its answers to
+//! other nodes' questions.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use riverrun_replication::controller::{Command, Controller, decode_batch, encode_batch};
+use riverrun_replication::frame::{Hello, Purpose, Refusal, RefusalCode, Start};
+use riverrun_replication::message::PeerMessage;
+use riverrun_replication::node::CONTROLLER_GROUP;
+use rustc_hash::FxHashMap;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::founding;
+use super::leaders::announcements;
+use super::protocol::{
+    Closed, Join, Known, Member, Noted, Propose, Proposed, Question, Refused, Reply,
+};
+use crate::broker::Broker;
+use crate::catalog::ChangeError;
+use crate::net::burst;
+use crate::net::memory::Budget;
+use crate::peers::PeerHost;
+
+/// See the module. Weak, because the broker owns the links that own this.
+#[derive(Debug)]
+pub(crate) struct NodeHost {
+    broker: Weak<Broker>,
+    memory: Arc<Budget>,
+    /// The latest start seen of every data directory (R3).
+    seen: Mutex<FxHashMap<Uuid, Start>>,
+}
+
+impl NodeHost {
+    pub(crate) fn new(broker: &Arc<Broker>) -> Self {
+        Self {
+            broker: Arc::downgrade(broker),
+            memory: Arc::clone(broker.budget()),
+            seen: Mutex::default(),
+        }
+    }
+
+    fn broker(&self) -> Option<Arc<Broker>> {
+        self.broker.upgrade().filter(|broker| broker.is_open())
+    }
+}
+
+impl PeerHost for NodeHost {
+    fn local(&self) -> Hello {
+        let mut hello = Hello {
+            purpose: Purpose::Link,
+            cluster_id: Uuid::nil(),
+            node: -1,
+            directory_id: Uuid::nil(),
+            incarnation: 0,
+            meant: -1,
+            starts: Vec::new(),
+        };
+        if let Some(broker) = self.broker() {
+            let node = broker.runtime().node();
+            hello.cluster_id = broker.cluster_uuid();
+            hello.node = broker.config().node_id;
+            hello.directory_id = node.directory_id();
+            hello.incarnation = node.incarnation();
+            hello.starts.push(Start {
+                incarnation: node.incarnation(),
+                token: broker.start_token(),
+            });
+        }
+        hello
+    }
+
+    fn memory(&self) -> &Budget {
+        &self.memory
+    }
+
+    fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
+        let Some(broker) = self.broker() else {
+            return Err(Refusal::new(RefusalCode::Busy, "the node is starting"));
+        };
+        if hello.node == broker.config().node_id {
+            let text = format!("two nodes have node.id {}", hello.node);
+            return Err(Refusal::new(RefusalCode::Node, &text));
+        }
+        let Some(start) = hello.starts.last().copied() else {
+            return Err(Refusal::new(RefusalCode::Other, "no start is named"));
+        };
+        let registered = broker.catalog().read(|image| {
+            let known = image.directories.get(&hello.directory_id)?;
+            Some(Start {
+                incarnation: known.incarnation,
+                token: known.token,
+            })
+        });
+        let mut seen = self.seen.lock();
+        let heard = seen.get(&hello.directory_id).copied();
+        for known in registered.into_iter().chain(heard) {
+            let is_older = start.incarnation < known.incarnation;
+            let is_another = start.incarnation == known.incarnation && start.token != known.token;
+            if is_older || is_another {
+                let text = format!(
+                    "the data directory of node {} is a copy of an older one: it has started {} times, \
+                     and start {} of it was seen; empty it, and the node joins as a new one",
+                    hello.node, start.incarnation, known.incarnation
+                );
+                return Err(Refusal::new(RefusalCode::Restored, &text));
+            }
+        }
+        seen.insert(hello.directory_id, start);
+        Ok(())
+    }
+
+    fn messages(&self, _from: i32, messages: Vec<PeerMessage>) {
+        let Some(broker) = self.broker() else { return };
+        burst::run(&broker, || {
+            for message in messages {
+                if let Some(shard) = broker.runtime().message(message) {
+                    burst::touch(&broker, shard);
+                }
+            }
+        });
+    }
+
+    fn announced(&self, from: i32, announcement: Bytes) {
+        if let Some(broker) = self.broker()
+            && broker.leaders().announced(from, announcement)
+        {
+            broker.tell_led();
+        }
+    }
+
+    fn unreachable(&self, targets: Vec<(u64, u64)>) {
+        let Some(broker) = self.broker() else { return };
+        burst::run(&broker, || {
+            for (group, replica) in targets {
+                if let Some(shard) = broker.runtime().unreachable(group, replica) {
+                    burst::touch(&broker, shard);
+                }
+            }
+        });
+    }
+
+    fn link_up(&self, node: i32, _incarnation: u64) {
+        let Some(broker) = self.broker() else { return };
+        let handles = broker.runtime().handles();
+        burst::run(&broker, || {
+            for announcement in announcements(&handles) {
+                broker.peers().announce(node, announcement);
+            }
+        });
+    }
+
+    fn peer_heard(&self, node: i32, incarnation: u64) {
+        info!(node, incarnation, "a node is heard");
+        if let Some(broker) = self.broker() {
+            broker.duties().look();
+        }
+    }
+
+    fn peer_gone(&self, node: i32) {
+        warn!(node, "a node is not heard any more");
+        let Some(broker) = self.broker() else { return };
+        let replicas = broker.routes().on_node(node);
+        burst::run(&broker, || {
+            for (group, replica) in replicas {
+                if let Some(shard) = broker.runtime().gone(group, replica) {
+                    burst::touch(&broker, shard);
+                }
+            }
+        });
+    }
+
+    fn refused(&self, node: i32, refusal: &Refusal) {
+        if refusal.code == RefusalCode::Restored
+            && let Some(broker) = self.broker()
+        {
+            // Whichever of the two nodes said it: the other one's directory is meant where this
+            // one refuses, and then it is that node's to stop.
+            if refusal
+                .text
+                .contains(&format!("of node {} ", broker.config().node_id))
+            {
+                broker.fail(&refusal.text);
+                return;
+            }
+        }
+        warn!(node, %refusal, "a node and this one do not go together");
+    }
+
+    async fn call(&self, from: Hello, body: Bytes) -> Bytes {
+        let reply = match (self.broker(), Question::from_bytes(body)) {
+            (None, _) => Refused::other("the node is starting"),
+            (Some(_), None) => Refused::other("a question that this version does not know"),
+            (Some(broker), Some(question)) => answer(&broker, &from, question).await,
+        };
+        reply.into_bytes()
+    }
+}
+
+async fn answer(broker: &Arc<Broker>, from: &Hello, question: Question) -> Reply {
+    match question {
+        Question::Founding(_) => founding::answer(broker),
+        // What follows changes the cluster, or is told only within it.
+        Question::Join(join) => take_in(broker, from, join).await,
+        _ if from.cluster_id != broker.cluster_uuid() || from.cluster_id.is_nil() => {
+            Refused::other("the asking node is not of this cluster")
+        }
+        Question::Propose(propose) => write(broker, propose).await,
+        Question::Closed(closed) => note(broker, &closed),
+    }
+}
+
+async fn write(broker: &Arc<Broker>, propose: Propose) -> Reply {
+    let leads = broker.runtime().handle(CONTROLLER_GROUP);
+    if leads.is_none_or(|handle| !handle.published().ready) {
+        return Reply::Refused(Refused {
+            code: Refused::NOT_LEADER,
+            why: "this node does not lead the controller's group".to_owned(),
+        });
+    }
+    // What no node could read would stop all of them.
+    let commands = match decode_batch(&propose.batch) {
+        Ok(commands) if !commands.is_empty() => commands,
+        Ok(_) => return Refused::other("no command is in it"),
+        Err(error) => return Refused::other(error),
+    };
+    let batch = match encode_batch(&commands) {
+        Ok(batch) => batch,
+        Err(error) => return Refused::other(error),
+    };
+    match broker.catalog().write(broker, batch).await {
+        Ok(base_offset) => Reply::Proposed(Proposed { base_offset }),
+        Err(ChangeError::Write(riverrun_replication::ProduceError::NotLeader)) => {
+            Reply::Refused(Refused {
+                code: Refused::NOT_LEADER,
+                why: "leadership was lost".to_owned(),
+            })
+        }
+        Err(error) => Refused::other(error),
+    }
+}
+
+/// Registers a node that has no replica of group 0 yet, and orders it to create one.
+async fn take_in(broker: &Arc<Broker>, from: &Hello, join: Join) -> Reply {
+    let registration = match decode_batch(&join.registration).as_deref() {
+        Ok([Command::RegisterBroker(registration)]) => registration.clone(),
+        Ok(_) => return Refused::other("a node registers itself and no more"),
+        Err(error) => return Refused::other(error),
+    };
+    if registration.node != from.node
+        || registration.directory != from.directory_id.as_bytes()
+        || registration.peer_host.is_empty()
+    {
+        return Refused::other("a node registers itself, with the address where others find it");
+    }
+    let plan = |controller: &Controller| {
+        if controller.image().cluster_id.is_nil() {
+            return Ok(Vec::new());
+        }
+        controller
+            .plan_register_broker(registration.clone())
+            .map(|command| vec![command])
+    };
+    if let Err(error) = broker.catalog().change(broker, plan).await {
+        return Refused::other(error);
+    }
+    match known(broker, from.node, from.directory_id) {
+        Some(known) => {
+            info!(node = from.node, "a node joins the cluster");
+            Reply::Joined(known)
+        }
+        None => Refused::other("the cluster is not founded yet"),
+    }
+}
+
+/// The cluster by this node's image, for a node that has a replica of group 0 in it.
+fn known(broker: &Broker, node: i32, directory: Uuid) -> Option<Known> {
+    broker.catalog().read(|image| {
+        let own = image.quorum.of_node(node)?;
+        if own.at.directory != directory || image.cluster_id.is_nil() {
+            return None;
+        }
+        let member = |at: &riverrun_replication::controller::QuorumReplica| {
+            let there = image.brokers.get(&at.at.node);
+            Member {
+                node: at.at.node,
+                directory: at.at.directory.as_bytes().to_vec(),
+                replica: at.at.replica,
+                host: there.map(|b| b.peer_host.clone()).unwrap_or_default(),
+                port: there.map_or(0, |b| u32::from(b.peer_port)),
+            }
+        };
+        Some(Known {
+            cluster_id: image.cluster_id.as_bytes().to_vec(),
+            first_voters: image.quorum.first_voters.clone(),
+            members: image.quorum.replicas.iter().map(member).collect(),
+            founders: false,
+        })
+    })
+}
+
+fn note(broker: &Arc<Broker>, closed: &Closed) -> Reply {
+    let leads = broker.runtime().handle(CONTROLLER_GROUP);
+    if leads.is_none_or(|handle| !handle.published().ready) {
+        return Reply::Refused(Refused {
+            code: Refused::NOT_LEADER,
+            why: "this node does not lead the controller's group".to_owned(),
+        });
+    }
+    for topic in &closed.topics {
+        match Uuid::from_slice(topic) {
+            Ok(topic) => broker.duties().closed(topic, closed.node),
+            Err(error) => error!(%error, "a node names a topic that can be none"),
+        }
+    }
+    Reply::Noted(Noted {})
+}

@@ -1,0 +1,19 @@
+//! The node as one of several.
+//!
+//! | File | Thing |
+//! |---|---|
+//! | [`protocol`] | what nodes ask each other, beside the messages of their replicas |
+//! | [`record`] | the file that says how this node came to its cluster |
+//! | [`founding`] | the first start of a node, and every later one |
+//! | [`leaders`] | who leads what, by the word of the leaders themselves (L6) |
+//! | [`routes`] | which node a replica is on |
+//! | [`duties`] | what the node that leads group 0 sees to |
+//! | [`host`] | the broker, as its links see it |
+
+pub(crate) mod duties;
+pub(crate) mod founding;
+pub(crate) mod host;
+pub(crate) mod leaders;
+pub(crate) mod protocol;
+pub(crate) mod record;
+pub(crate) mod routes;

@@ -1,0 +1,200 @@
+//! What nodes ask each other, beside the messages of their replicas: prost messages in call frames.
+//!
+//! | Question | Asked of | Answer |
+//! |---|---|---|
+//! | Founding | every voter, by a node with an empty directory | who it is, and how it came to its cluster, if it did |
+//! | Join | any node of a running cluster | the order to create a replica of group 0 |
+//! | Propose | the node that leads group 0 | where in group 0's log the commands lie |
+//! | Closed | the node that leads group 0 | that it knows: this node accepts nothing for a topic any more |
+
+use bytes::Bytes;
+use prost::{Message, Oneof};
+
+/// Answers longer than this are not read.
+pub(crate) const MAX_BYTES: usize = 4 << 20;
+
+/// A question.
+#[derive(Clone, PartialEq, Eq, Oneof)]
+pub(crate) enum Question {
+    #[prost(message, tag = "1")]
+    Founding(AskFounding),
+    #[prost(message, tag = "2")]
+    Join(Join),
+    #[prost(message, tag = "3")]
+    Propose(Propose),
+    #[prost(message, tag = "4")]
+    Closed(Closed),
+}
+
+/// An answer.
+#[derive(Clone, PartialEq, Eq, Oneof)]
+pub(crate) enum Reply {
+    /// Why there is no other.
+    #[prost(message, tag = "1")]
+    Refused(Refused),
+    #[prost(message, tag = "2")]
+    Founding(Founding),
+    #[prost(message, tag = "3")]
+    Joined(Known),
+    #[prost(message, tag = "4")]
+    Proposed(Proposed),
+    #[prost(message, tag = "5")]
+    Noted(Noted),
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct QuestionFrame {
+    #[prost(oneof = "Question", tags = "1, 2, 3, 4")]
+    question: Option<Question>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct ReplyFrame {
+    #[prost(oneof = "Reply", tags = "1, 2, 3, 4, 5")]
+    reply: Option<Reply>,
+}
+
+/// See the module.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct AskFounding {
+    /// The asking node's own line of voters, in the order of their ids.
+    #[prost(string, tag = "1")]
+    pub(crate) voters: String,
+}
+
+/// A node that is to found a cluster, or has.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Founding {
+    #[prost(int32, tag = "1")]
+    pub(crate) node: i32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) directory: Vec<u8>,
+    #[prost(string, tag = "3")]
+    pub(crate) voters: String,
+    /// How it came to its cluster; nothing while it belongs to none.
+    #[prost(message, optional, tag = "4")]
+    pub(crate) known: Option<Known>,
+}
+
+/// A cluster, as somebody knows it who comes to it: enough to have a replica of group 0 and to find
+/// the others. What follows from group 0 replaces it.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Known {
+    /// The 16 bytes of its id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) cluster_id: Vec<u8>,
+    /// The replicas that group 0 was founded with.
+    #[prost(uint64, repeated, tag = "2")]
+    pub(crate) first_voters: Vec<u64>,
+    /// The nodes with a replica of group 0.
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) members: Vec<Member>,
+    /// Whether the members are the founders.
+    #[prost(bool, tag = "4")]
+    pub(crate) founders: bool,
+}
+
+/// A node with a replica of group 0.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Member {
+    #[prost(int32, tag = "1")]
+    pub(crate) node: i32,
+    /// The 16 bytes of its data directory's id.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) directory: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    pub(crate) replica: u64,
+    /// Where other nodes find it.
+    #[prost(string, tag = "4")]
+    pub(crate) host: String,
+    #[prost(uint32, tag = "5")]
+    pub(crate) port: u32,
+}
+
+/// A node that is not part of the cluster asks to be.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Join {
+    /// Its registration: one batch of commands, as it would lie in group 0.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) registration: Bytes,
+}
+
+/// Commands to be written to group 0.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Propose {
+    /// One record batch of commands.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) batch: Bytes,
+}
+
+/// Commands that were written to group 0.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct Proposed {
+    /// The offset of the first.
+    #[prost(int64, tag = "1")]
+    pub(crate) base_offset: i64,
+}
+
+/// A node accepts nothing for a topic any more: its replicas are gone.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Closed {
+    #[prost(int32, tag = "1")]
+    pub(crate) node: i32,
+    /// The 16 bytes of each topic's id.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub(crate) topics: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct Noted {}
+
+/// Why a question is not answered.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Refused {
+    /// 1: this node does not lead group 0, and has written nothing.
+    #[prost(uint32, tag = "1")]
+    pub(crate) code: u32,
+    #[prost(string, tag = "2")]
+    pub(crate) why: String,
+}
+
+impl Refused {
+    pub(crate) const NOT_LEADER: u32 = 1;
+    pub(crate) const OTHER: u32 = 2;
+
+    pub(crate) fn other(why: impl ToString) -> Reply {
+        Reply::Refused(Self {
+            code: Self::OTHER,
+            why: why.to_string(),
+        })
+    }
+}
+
+impl Question {
+    pub(crate) fn into_bytes(self) -> Bytes {
+        let frame = QuestionFrame {
+            question: Some(self),
+        };
+        frame.encode_to_vec().into()
+    }
+
+    /// `None` for anything that is no question of this version.
+    pub(crate) fn from_bytes(bytes: Bytes) -> Option<Self> {
+        QuestionFrame::decode(bytes).ok()?.question
+    }
+}
+
+impl Reply {
+    pub(crate) fn into_bytes(self) -> Bytes {
+        let frame = ReplyFrame { reply: Some(self) };
+        frame.encode_to_vec().into()
+    }
+
+    /// `None` for anything that is no answer of this version.
+    pub(crate) fn from_bytes(bytes: Bytes) -> Option<Self> {
+        if bytes.len() > MAX_BYTES {
+            return None;
+        }
+        ReplyFrame::decode(bytes).ok()?.reply
+    }
+}
