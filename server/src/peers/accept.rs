@@ -18,8 +18,8 @@ use super::{PeerHost, Peers, Shared, answering, receive};
 
 /// Connections that have not introduced themselves.
 const MAX_GREETING: usize = 256;
-/// Connections for calls.
-const MAX_CALLERS: usize = 256;
+/// Links, and as many connections for calls.
+const MAX_OF_A_PURPOSE: usize = 256;
 /// How long an introduction, and its answer, may take.
 const GREETING: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// Pause after a failed accept; most often the process is out of file descriptors.
@@ -35,7 +35,7 @@ pub(crate) async fn serve<H: PeerHost>(
     drop(peers);
     let mut stopped = shared.stop.subscribe();
     let greeting = Arc::new(Semaphore::new(MAX_GREETING));
-    let callers = Arc::new(Semaphore::new(MAX_CALLERS));
+    let [links, callers] = [(); 2].map(|()| Arc::new(Semaphore::new(MAX_OF_A_PURPOSE)));
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -61,6 +61,7 @@ pub(crate) async fn serve<H: PeerHost>(
         };
         let guest = Guest {
             peer,
+            links: Arc::clone(&links),
             callers: Arc::clone(&callers),
         };
         tasks.spawn(guest.welcome(Arc::clone(&shared), stream, permit));
@@ -72,6 +73,7 @@ pub(crate) async fn serve<H: PeerHost>(
 /// Somebody who connected.
 struct Guest {
     peer: SocketAddr,
+    links: Arc<Semaphore>,
     callers: Arc<Semaphore>,
 }
 
@@ -97,12 +99,16 @@ impl Guest {
                 return;
             }
         };
+        let places = match hello.purpose {
+            Purpose::Link => self.links,
+            Purpose::Calls => self.callers,
+        };
+        let Ok(_place) = places.try_acquire_owned() else {
+            return warn!(peer = %self.peer, "closed a connection of a node: there are too many");
+        };
         match hello.purpose {
             Purpose::Link => receive::run(&shared, hello, stream).await,
-            Purpose::Calls => match self.callers.try_acquire() {
-                Ok(_permit) => answering::run(&shared, hello, stream).await,
-                Err(_) => warn!(peer = %self.peer, "closed a connection: too many are for calls"),
-            },
+            Purpose::Calls => answering::run(&shared, hello, stream).await,
         }
     }
 

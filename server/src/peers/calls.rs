@@ -165,9 +165,8 @@ impl Line {
         let (answer, answered) = oneshot::channel();
         self.waiting.lock().as_mut()?.insert(request, answer);
         let _forget = Forget(self, request);
-        if self.calls.send((request, body)).await.is_err() {
-            return Some(answered.await.unwrap_or(Err(CallError::Broken)));
-        }
+        // Where it fails the connection has ended, which is the answer.
+        let _ = self.calls.send((request, body)).await;
         Some(answered.await.unwrap_or(Err(CallError::Broken)))
     }
 }

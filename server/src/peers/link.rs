@@ -343,8 +343,8 @@ async fn drive(link: &Link, stream: &TcpStream) -> Ended {
             None => Interest::READABLE,
         };
         tokio::select! {
+            // Others may leave something without end, and it is looked at below in any case.
             biased;
-            () = link.attention.notified() => {}
             _ = ping.tick() => {
                 let wrote = link.outbox.with_both(|queue, out| {
                     let wrote = std::mem::take(&mut out.wrote);
@@ -374,6 +374,7 @@ async fn drive(link: &Link, stream: &TcpStream) -> Ended {
                     Err(error) => return Ended::Io(error),
                 }
             }
+            () = link.attention.notified() => {}
         }
         match link.outbox.pump() {
             Pumped::Idle | Pumped::Busy => blocked_since = None,

@@ -127,6 +127,19 @@ pub(super) async fn run<H: PeerHost>(shared: &Arc<Shared<H>>, hello: Hello, stre
     }
     heard.with(connection, |current| current.open = false);
     look_whether_gone(shared, &heard, node, connection, heard_at).await;
+    forget(shared, node, &heard);
+}
+
+/// Forgets a node that has no link any more and that nobody named.
+fn forget<H: PeerHost>(shared: &Shared<H>, node: i32, heard: &Arc<Heard>) {
+    if shared.address(node).is_some() {
+        return;
+    }
+    let mut all = shared.heard.write();
+    // The table's and this one: a newer link takes its own while it holds the table.
+    if Arc::strong_count(heard) <= 2 {
+        all.remove(&node);
+    }
 }
 
 struct Reader<'a, H> {

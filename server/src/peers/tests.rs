@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use riverrun_record::{BatchBuilder, Compression, NO_TIMESTAMP};
 use riverrun_replication::frame::{Hello, Purpose, Refusal, RefusalCode};
 use riverrun_replication::message::{Body, PeerMessage, RaftKind, RaftMessage};
@@ -104,8 +104,8 @@ struct Fake {
     hello: Mutex<Hello>,
     budget: Budget,
     told: mpsc::UnboundedSender<Told>,
-    /// Held by a test, it keeps messages from being taken.
-    gate: Mutex<()>,
+    /// While it is shut no messages are taken.
+    shut: (Mutex<bool>, Condvar),
     /// Incarnations below this are refused.
     least_incarnation: Mutex<u64>,
     calls_under_way: AtomicUsize,
@@ -115,6 +115,11 @@ struct Fake {
 impl Fake {
     fn tell(&self, told: Told) {
         let _ = self.told.send(told);
+    }
+
+    fn shut(&self, shut: bool) {
+        *self.shut.0.lock() = shut;
+        self.shut.1.notify_all();
     }
 }
 
@@ -135,7 +140,11 @@ impl PeerHost for Fake {
     }
 
     fn messages(&self, from: i32, messages: Vec<PeerMessage>) {
-        drop(self.gate.lock());
+        let mut shut = self.shut.0.lock();
+        while *shut {
+            self.shut.1.wait(&mut shut);
+        }
+        drop(shut);
         self.tell(Told::Messages(from, messages));
     }
 
@@ -218,7 +227,7 @@ impl Node {
             hello: Mutex::new(hello),
             budget: Budget::new(1 << 20, 1 << 20),
             told: sender,
-            gate: Mutex::new(()),
+            shut: Default::default(),
             least_incarnation: Mutex::new(0),
             calls_under_way: AtomicUsize::new(0),
             most_calls: AtomicUsize::new(0),

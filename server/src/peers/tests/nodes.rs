@@ -163,8 +163,7 @@ async fn a_message_for_a_node_that_nobody_knows_is_unreachable() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn appends_that_a_slow_node_does_not_take_are_dropped_and_reported() {
     let (mut a, mut b) = two().await;
-    let host = Arc::clone(&b.host);
-    let gate = host.gate.lock();
+    b.host.shut(true);
     let queued = 200;
     for group in 0..queued {
         a.peers.queue(2, append(group, 1 << 20));
@@ -181,7 +180,7 @@ async fn appends_that_a_slow_node_does_not_take_are_dropped_and_reported() {
         dropped.contains(&(queued - 1)).then_some(())
     })
     .await;
-    drop(gate);
+    b.host.shut(false);
     let arrived = messages_until(&mut b, |all| all.last() == Some(&heartbeat(7, 3))).await;
     let arrived: BTreeSet<u64> = arrived
         .iter()
