@@ -154,6 +154,9 @@ fn judge<H: PeerHost>(host: &H, hello: &Hello) -> Result<(), Refusal> {
     if hello.meant != -1 && hello.meant != own {
         return wrong(format!("this is node {own}, not node {}", hello.meant));
     }
+    if hello.purpose == Purpose::Link && hello.node < 0 {
+        return wrong("a link is between nodes that have an id".to_owned());
+    }
     if hello.purpose == Purpose::Link && hello.node == own {
         return wrong(format!(
             "this is node {own}, too: no two may have the same id"

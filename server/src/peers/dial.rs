@@ -8,12 +8,13 @@ use riverrun_replication::frame::{
     Answered, Frame, FrameError, HEADER_BYTES, Header, Hello, MAX_HELLO_BYTES, Purpose, Refusal,
     RefusalCode,
 };
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{error::Elapsed, timeout};
 
-use super::PeerHost;
 use super::link::Address;
+use super::{PeerHost, SILENCE};
 
 const CONNECT: Duration = Duration::from_secs(1);
 /// From connected to answered.
@@ -53,6 +54,10 @@ pub(super) async fn connect(to: &Address) -> Result<TcpStream, DialError> {
         return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
     }
     stream.set_nodelay(true)?;
+    // A host that fell silent takes no answer back, and the kernel would go on trying for minutes, and
+    // long after the host is back.
+    set_tcp_user_timeout(&stream, SILENCE.as_millis().try_into().unwrap_or(u32::MAX))
+        .map_err(io::Error::from)?;
     Ok(stream)
 }
 

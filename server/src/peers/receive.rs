@@ -24,7 +24,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(5);
 /// What is known of a node by its links to this one.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
-    /// Milliseconds since the start, and one; 0: never.
+    /// Milliseconds since the start, and one; 0: never; the greatest number while something of it is
+    /// being taken, however long that takes.
     at_ms: AtomicU64,
     current: Mutex<Option<Current>>,
     /// Held by the link that is read: the one before it is done when the next begins.
@@ -57,6 +58,10 @@ impl Heard {
 
     fn set(&self, now_ms: u64) {
         self.at_ms.store(now_ms + 1, Ordering::Relaxed);
+    }
+
+    fn set_busy(&self) {
+        self.at_ms.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Looks at the link, unless a newer one took its place.
@@ -111,6 +116,7 @@ pub(super) async fn run<H: PeerHost>(shared: &Arc<Shared<H>>, hello: Hello, stre
         replaced: &replaced,
         heard_at: Instant::now(),
     };
+    let panicked = Panicked(shared, &heard, node, connection);
     let ended = {
         // The link before it hands its last messages on first.
         let _reading = heard.reading.lock().await;
@@ -120,6 +126,7 @@ pub(super) async fn run<H: PeerHost>(shared: &Arc<Shared<H>>, hello: Hello, stre
         reader.read(&stream).await
     };
     let heard_at = reader.heard_at;
+    drop(panicked);
     drop(stream);
     match &ended {
         Ended::Frame(error) => info!(node, %error, "closed a node's link"),
@@ -128,6 +135,21 @@ pub(super) async fn run<H: PeerHost>(shared: &Arc<Shared<H>>, hello: Hello, stre
     heard.with(connection, |current| current.open = false);
     look_whether_gone(shared, &heard, node, connection, heard_at).await;
     forget(shared, node, &heard);
+}
+
+/// What the broker does with a message may panic. The link is then closed, and its node must not
+/// count as heard for ever.
+struct Panicked<'a, H: PeerHost>(&'a Shared<H>, &'a Heard, i32, u64);
+
+impl<H: PeerHost> Drop for Panicked<'_, H> {
+    fn drop(&mut self) {
+        let Self(shared, heard, node, connection) = *self;
+        if std::thread::panicking() {
+            heard.set(shared.now_ms());
+            heard.with(connection, |current| current.open = false);
+            tell_gone(shared, heard, node, connection);
+        }
+    }
 }
 
 /// Forgets a node that has no link any more and that nobody named.
@@ -160,10 +182,13 @@ impl<H: PeerHost> Reader<'_, H> {
             loop {
                 match source.next() {
                     Ok(Some((frame, room))) => {
-                        if let Err(error) = self.step(frame) {
+                        self.heard.set_busy();
+                        let stepped = self.step(frame);
+                        self.heard.set(self.shared.now_ms());
+                        drop(room);
+                        if let Err(error) = stepped {
                             return error.into();
                         }
-                        drop(room);
                     }
                     Ok(None) => break,
                     Err(error) => return error.into(),

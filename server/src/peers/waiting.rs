@@ -23,7 +23,7 @@ const MAX_HELD_BYTES: usize = 256 << 10;
 /// Messages that it may hold.
 const MAX_HELD: usize = 1024;
 /// Announcements that wait; beyond it the oldest goes, as the broker repeats what is not known yet.
-const MAX_ANNOUNCEMENTS: usize = 64;
+const MAX_ANNOUNCEMENTS: usize = 4096;
 /// Messages of a frame end with the one that passes this.
 const FRAME_BYTES: usize = 2 << 20;
 
@@ -149,7 +149,10 @@ impl Queue {
         if self.state != State::Up {
             return;
         }
-        if self.announcements == MAX_ANNOUNCEMENTS || self.bytes + body.len() > MAX_QUEUED_BYTES {
+        let full = |queue: &Self| {
+            queue.announcements >= MAX_ANNOUNCEMENTS || queue.bytes + body.len() > MAX_QUEUED_BYTES
+        };
+        while self.announcements > 0 && full(self) {
             self.drop_oldest_announcement();
         }
         self.announcements += 1;
@@ -347,14 +350,14 @@ mod tests {
     #[test]
     fn only_the_newest_announcements_wait() {
         let mut queue = up();
-        for number in 0..1000_u32 {
+        for number in 0..5000_u32 {
             queue.announce(Bytes::copy_from_slice(&number.to_le_bytes()));
         }
         let mut left = Vec::new();
         while let Some(Batch::Announce(body)) = queue.take() {
             left.push(u32::from_le_bytes(body.first_chunk().copied().unwrap()));
         }
-        assert_eq!(left, (936..1000).collect::<Vec<_>>());
+        assert_eq!(left, (904..5000).collect::<Vec<_>>());
         assert_eq!(queue.bytes, 0);
     }
 }

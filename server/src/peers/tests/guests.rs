@@ -109,10 +109,12 @@ async fn a_refused_hello_is_told_why() {
         ..hello(2, 1, CLUSTER)
     };
     let same_id = hello(1, 1, CLUSTER);
+    let no_id = hello(-1, 1, CLUSTER);
     for (hello, code) in [
         (foreign, RefusalCode::Cluster),
         (meant_for_another, RefusalCode::Node),
         (same_id, RefusalCode::Node),
+        (no_id, RefusalCode::Node),
     ] {
         let mut stream = connect(&node).await;
         let bytes = bytes_of(&Frame::Hello(hello));
