@@ -10,7 +10,7 @@
 //! | `catalog` | the controller's image on this node, and how it is changed |
 //! | `checkpointer` | that image as a file beside group 0's log |
 //! | `reconcile` | makes the node what the image says |
-//! | `topics`, `partition` | what requests see |
+//! | `topics`, `partition`, `quorum` | what requests see |
 //! | `hooks`, `internal` | completions from replication, for connections and for ourselves |
 //! | `cluster/` | the node as one of several: founding, joining, who leads what |
 //! | `peers/` | connections between nodes |
@@ -39,6 +39,7 @@ mod kafka;
 mod net;
 mod partition;
 mod peers;
+mod quorum;
 mod reconcile;
 mod start;
 mod topics;

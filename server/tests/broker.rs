@@ -23,6 +23,7 @@ use riverrun_record::{BatchBuilder, BatchView, Compression};
 use riverrun_wire::api::create_partitions::CreatePartitionsTopic;
 use riverrun_wire::api::delete_topics::DeleteTopicState;
 use riverrun_wire::api::describe_configs::DescribeConfigsResource;
+use riverrun_wire::api::describe_quorum::{DescribeQuorumPartition, DescribeQuorumTopic};
 use riverrun_wire::api::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use riverrun_wire::api::metadata::MetadataRequestTopic;
 use riverrun_wire::api::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
@@ -117,6 +118,48 @@ fn answers_which_versions_it_serves() {
         ErrorCode::RebootstrapRequired
     );
     broker.stop();
+}
+
+/// One node is the one voter, and leads.
+fn describes_its_quorum(client: &mut Client) {
+    let ask = |topic: &str, index: i32| DescribeQuorumTopic {
+        topic_name: topic.to_owned(),
+        partitions: vec![
+            DescribeQuorumPartition {
+                partition_index: index
+            };
+            2
+        ],
+    };
+    let request = DescribeQuorumRequest {
+        topics: vec![
+            ask("__cluster_metadata", 0),
+            ask("auto", 0),
+            ask("__cluster_metadata", 1),
+        ],
+    };
+    for version in ApiKey::DescribeQuorum.versions() {
+        let described = client.call(&request, version);
+        assert_eq!((described.error_code, described.topics.len()), (0, 3));
+        let log = &described.topics[0].partitions[0];
+        assert_eq!(described.topics[0].partitions.len(), 1);
+        assert_eq!((log.error_code, log.leader_id), (0, 1));
+        assert!(log.leader_epoch > 0 && log.high_watermark > 0);
+        let [voter] = log.current_voters.as_slice() else {
+            panic!("{log:?}")
+        };
+        assert_eq!(voter.replica_id, 1);
+        assert!(voter.log_end_offset >= log.high_watermark);
+        assert_eq!(voter.last_fetch_timestamp, -1);
+        assert_eq!(voter.last_caught_up_timestamp > 0, version >= 1);
+        assert_eq!(voter.replica_directory_id.is_nil(), version < 2);
+        assert_eq!(log.observers, []);
+        assert_eq!(described.nodes.len(), usize::from(version >= 2));
+        for other in &described.topics[1..] {
+            let error = code(other.partitions[0].error_code);
+            assert_eq!(error, ErrorCode::UnknownTopicOrPartition);
+        }
+    }
 }
 
 #[test]
@@ -480,6 +523,7 @@ fn topics_are_created_on_demand_described_grown_and_deleted() {
     let cluster = client.call(&DescribeClusterRequest::default(), 2);
     assert_eq!(Some(cluster.cluster_id), grown.cluster_id);
     assert_eq!(cluster.brokers.len(), 1);
+    describes_its_quorum(&mut client);
 
     let delete = DeleteTopicsRequest {
         topics: vec![DeleteTopicState {

@@ -27,6 +27,7 @@ pub(crate) mod create_topics;
 pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
+pub(crate) mod describe_quorum;
 pub(crate) mod describe_topic_partitions;
 pub(crate) mod fetch;
 pub(crate) mod init_producer_id;
@@ -190,6 +191,10 @@ pub(crate) static APIS: &[Api] = &[
     row(
         ApiKey::CreatePartitions,
         Handler::Plain(|call, r| later(call, r, create_partitions::handle)),
+    ),
+    row(
+        ApiKey::DescribeQuorum,
+        Handler::Plain(|call, r| inline(&call, r, describe_quorum::handle)),
     ),
     row(
         ApiKey::DescribeCluster,

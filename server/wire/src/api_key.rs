@@ -28,6 +28,8 @@ macro_rules! api_table {
                 describe_configs::{DescribeConfigsRequest, DescribeConfigsResponse};
             CreatePartitions = 37, 0..=3, flexible 2,
                 create_partitions::{CreatePartitionsRequest, CreatePartitionsResponse};
+            DescribeQuorum = 55, 0..=2, flexible 0,
+                describe_quorum::{DescribeQuorumRequest, DescribeQuorumResponse};
             DescribeCluster = 60, 0..=2, flexible 0,
                 describe_cluster::{DescribeClusterRequest, DescribeClusterResponse};
             DescribeTopicPartitions = 75, 0..=0, flexible 0,
