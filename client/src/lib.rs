@@ -48,7 +48,7 @@ mod retry;
 
 pub use admin::{
     ClusterInfo, ConfigEntry, ConfigSource, CreatedTopic, ListedOffset, NewTopic, OffsetSpec,
-    TopicPartition,
+    QuorumInfo, QuorumReplica, TopicPartition,
 };
 pub use cluster::Client;
 pub use config::{Acks, ClientConfig, ConsumerConfig, OutOfRange, ProducerConfig};

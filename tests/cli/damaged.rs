@@ -73,6 +73,11 @@ fn a_damaged_partition_is_named_and_the_others_serve() {
     let mut node = Node::start_on(data.path());
     assert_eq!(node.run("consume whole -e").ok(), "one\ntwo\n");
     assert_eq!(node.feed("produce whole", b"three\n").ok(), "whole/0 @2\n");
+    let unwell = node.run("cluster health");
+    assert_eq!(unwell.code, Some(10), "{}", unwell.err);
+    let last = unwell.out.lines().last().unwrap().to_owned();
+    let words: Vec<_> = last.split_whitespace().collect();
+    assert_eq!(words, ["broken", "0", "-", "1", "-", "1"], "{}", unwell.out);
     for command in ["consume broken -o 0 -e", "produce broken"] {
         let mut args: Vec<&str> = command.split(' ').collect();
         args.extend(["--timeout", "2"]);

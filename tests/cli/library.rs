@@ -48,6 +48,11 @@ async fn the_cluster_is_described_and_topics_grow() {
     assert_eq!(cluster.controller, Some(cluster.brokers[0].id));
     assert_eq!(cluster.brokers[0].address(), node.address);
     assert!(cluster.id.is_some());
+    let quorum = client.describe_quorum().await.unwrap();
+    assert_eq!(quorum.leader, cluster.controller);
+    assert_eq!(quorum.voters.len(), 1);
+    assert!(quorum.voters[0].log_end_offset >= Some(quorum.high_watermark));
+    assert!(quorum.observers.is_empty());
 
     create(&client, "grows", 1).await;
     let grow = |count| [("grows".to_owned(), count)];

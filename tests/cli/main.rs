@@ -6,6 +6,7 @@
     reason = "tests of real processes, which live in real time"
 )]
 
+mod cluster;
 mod damaged;
 mod library;
 mod node;

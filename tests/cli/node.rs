@@ -44,6 +44,13 @@ impl Node {
         Self::spawn_dev(command.arg(data))
     }
 
+    /// A node where this one was.
+    pub(crate) fn start_again(&self, data: &Path) -> Self {
+        let mut command = Command::new(RIVERRUN);
+        command.args(["dev", "--kafka", &self.address, "--data"]);
+        Self::spawn_dev(command.arg(data))
+    }
+
     /// `riverrun server` with these arguments and settings.
     pub(crate) fn start_server(args: &[&str], settings: &[String]) -> Self {
         let mut command = Command::new(RIVERRUN);

@@ -19,7 +19,7 @@ pub(crate) enum Format {
 /// An append-only event log you can join at any point, spoken to with any Kafka client.
 #[derive(Debug, Parser)]
 #[command(name = "riverrun", version, propagate_version = true)]
-#[command(after_help = "Exit status: 0 done, 1 failed, 2 called wrongly.")]
+#[command(after_help = "Exit status: 0 done, 1 failed, 2 called wrongly, 10 not healthy.")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -71,6 +71,9 @@ pub(crate) enum Command {
     Dev(DevArgs),
     /// Start a node with a configuration in Kafka's names
     Server(ServerArgs),
+    /// Show the nodes of the cluster, and whether it is well
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// List, create, describe and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
@@ -110,6 +113,24 @@ pub(crate) struct ServerArgs {
     /// Listen on addresses that other machines reach, though nothing asks for a password
     #[arg(long)]
     pub(crate) insecure: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Show the brokers, and the nodes that keep the cluster's state
+    Info,
+    /// Show what is not as it should be; exits with 10 where anything is not
+    Health(HealthArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HealthArgs {
+    /// Look again every second, and show what has changed
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Look until all is well, and exit then; waits for nodes that do not run yet
+    #[arg(short, long)]
+    pub(crate) exit_when_healthy: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -379,6 +400,9 @@ mod tests {
             "dev --data d --kafka 127.0.0.1:0",
             "server",
             "server --config f --set a=b --set c=d=e --check-config --insecure",
+            "cluster info",
+            "cluster health --format json",
+            "cluster health --watch --exit-when-healthy",
             "topic list",
             "topic list --format json",
             "topic create orders -p 3 -r 1 --config k=v --config a=b=c",
@@ -414,6 +438,7 @@ mod tests {
         for line in [
             "",
             "server --set novalue",
+            "cluster",
             "topic",
             "topic create",
             "topic create orders -p 0",

@@ -44,6 +44,18 @@ impl fmt::Display for Reported {
 
 impl std::error::Error for Reported {}
 
+/// A cluster that is not as it should be: exits with 10, and its report has said why.
+#[derive(Debug)]
+pub(crate) struct Unhealthy;
+
+impl fmt::Display for Unhealthy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the cluster is not healthy")
+    }
+}
+
+impl std::error::Error for Unhealthy {}
+
 /// Turns a command's result into an exit status, printing the error.
 pub(crate) fn finish(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else {
@@ -55,6 +67,9 @@ pub(crate) fn finish(result: anyhow::Result<()>) -> ExitCode {
     }
     if error.is::<Reported>() {
         return ExitCode::FAILURE;
+    }
+    if error.is::<Unhealthy>() {
+        return ExitCode::from(10);
     }
     report(&error);
     if error.is::<Usage>() {

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+mod cluster;
 mod consume;
 mod dev;
 pub(crate) mod log;
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             server::run(&args, cli.global.format)
         }
         Command::Log(command) => log::run(&command, cli.global.format),
+        Command::Cluster(command) => online(&cli.global, cluster::run(&cli.global, command)),
         Command::Topic(command) => online(&cli.global, topic::run(&cli.global, command)),
         Command::Produce(args) => online(&cli.global, produce::run(&cli.global, args)),
         Command::Consume(args) => online(&cli.global, consume::run(&cli.global, args)),
@@ -68,15 +70,20 @@ fn trace(default: &str) {
 /// A client of the brokers that were named, one of which can be reached.
 async fn connect(global: &Global) -> anyhow::Result<Client> {
     let timeout = Duration::from_secs(global.timeout);
+    let client = client(global, timeout)?;
+    client.reach(timeout.min(FIRST_CONTACT)).await?;
+    Ok(client)
+}
+
+/// A client of the brokers that were named, whether any of them runs or not.
+fn client(global: &Global, timeout: Duration) -> anyhow::Result<Client> {
     let client = Client::new(ClientConfig {
         request_timeout: timeout,
         operation_timeout: timeout,
         connect_timeout: timeout.min(FIRST_CONTACT),
         ..ClientConfig::new(global.brokers.iter().map(|b| with_port(b.trim())))
-    })
-    .map_err(|e| crate::failure::Usage(e.to_string()))?;
-    client.reach(timeout.min(FIRST_CONTACT)).await?;
-    Ok(client)
+    });
+    client.map_err(|e| crate::failure::Usage(e.to_string()).into())
 }
 
 /// Kafka's port, where none is named.
