@@ -12,6 +12,7 @@
 //! * `lane` the way of a group's writes to its files, in the turn or through a writer thread
 //! * `node` the node store and the logs: carries effects out, for the runner and the simulator alike
 //! * `runtime` shards, mailboxes and the node, as the server uses them
+//! * `founding` how a node comes to its cluster; `leaders` who leads what, by the word of the leaders
 //! * `controller` the cluster's metadata as a state machine
 //!
 //! The crate opens no file or socket by itself, reads no clock and no random source: disk, time,
@@ -23,10 +24,12 @@ pub mod api;
 pub mod conf;
 pub mod config;
 pub mod controller;
+pub mod founding;
 pub mod frame;
 pub mod group;
 mod handshake;
 pub mod lane;
+pub mod leaders;
 mod logger;
 pub mod mailbox;
 pub mod members;

@@ -229,6 +229,8 @@ impl Partition {
         }
         if alone {
             group.campaign();
+        } else {
+            group.hasten();
         }
         Self {
             group,

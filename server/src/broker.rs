@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
+use riverrun_replication::leaders::newest;
 use riverrun_replication::node::CONTROLLER_GROUP;
 use riverrun_replication::runtime::Runtime;
 use riverrun_replication::{PartitionHandle, ProduceError, Published, Role};
@@ -439,7 +440,7 @@ impl Broker {
             None => self
                 .leaders
                 .of_group(at.group)
-                .is_some_and(|lead| lead.node >= 0),
+                .is_some_and(|lead| lead.node.is_some()),
             Some(local) => {
                 let published = local.handle().published();
                 match published.role {
@@ -547,15 +548,16 @@ impl Broker {
             offline.push(own);
         }
         let here = published.and_then(|published| match published.role {
-            Role::Leader => Some((published.term, own)),
-            Role::Follower => Some((published.term, node_of(published.leader_replica))),
+            Role::Leader => Some((published.term, Some(own))),
+            Role::Follower => {
+                let leader = Some(node_of(published.leader_replica)).filter(|node| *node >= 0);
+                Some((published.term, leader))
+            }
             Role::Fenced => None,
         });
-        // The greater term wins (L6); of the same, who knows of a leader.
         let said = self.leaders.of_group(partition.group);
-        let there = said.as_ref().map(|lead| (lead.term, lead.node));
-        let lead = here.into_iter().chain(there).max();
-        let leader = lead.map_or(-1, |(_, node)| node);
+        let lead = newest(said.as_ref(), here);
+        let leader = lead.and_then(|(_, node)| node).unwrap_or(-1);
         let leader_epoch = lead.map_or(-1, |(term, _)| i32::try_from(term).unwrap_or(i32::MAX));
         let leader = if offline.contains(&leader) {
             -1
@@ -570,7 +572,7 @@ impl Broker {
                 .flat_map(|ids| ids.iter().map(|id| node_of(*id)))
                 .collect()
         } else {
-            let said = said.filter(|lead| lead.node == leader);
+            let said = said.filter(|lead| lead.node == Some(leader));
             said.iter()
                 .flat_map(|lead| lead.in_sync.iter().map(|id| node_of(*id)))
                 .collect()
@@ -658,16 +660,14 @@ impl Broker {
         };
         let published = handle.published();
         let here = match published.role {
-            Role::Leader => self.config.node_id,
+            Role::Leader => Some(self.config.node_id),
             Role::Follower | Role::Fenced => self
                 .routes
-                .node_of(CONTROLLER_GROUP, published.leader_replica)
-                .unwrap_or(-1),
+                .node_of(CONTROLLER_GROUP, published.leader_replica),
         };
-        let there = self.leaders.of_group(CONTROLLER_GROUP);
-        let there = there.map(|lead| (lead.term, lead.node));
-        let lead = there.into_iter().chain([(published.term, here)]).max();
-        lead.map_or(-1, |(_, node)| node)
+        let told = self.leaders.of_group(CONTROLLER_GROUP);
+        let lead = newest(told.as_ref(), Some((published.term, here)));
+        lead.and_then(|(_, node)| node).unwrap_or(-1)
     }
 }
 

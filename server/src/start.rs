@@ -71,7 +71,7 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
     let boot = async {
         founding::found_or_join(&broker).await?;
         tokio::spawn(duties::follow(Arc::downgrade(&broker)));
-        tokio::spawn(leaders::announce(Arc::downgrade(&broker)));
+        tokio::spawn(leaders::follow(Arc::downgrade(&broker)));
         register(&broker).await?;
         let applied = broker.catalog().watch();
         let done = reconcile::once(&broker).await;

@@ -18,6 +18,7 @@
 //! | `command` | the commands, as bytes in record batches |
 //! | `image` | what is known |
 //! | `apply` | what a command does to it |
+//! | `duties` | what the leader sees to by itself |
 //! | `plan` | from a request to a command |
 //! | `quorum` | the replicas of group 0 |
 //! | `placement` | which brokers get a partition |
@@ -30,6 +31,7 @@ mod apply;
 mod checkpoint;
 mod checkpoints;
 mod command;
+mod duties;
 mod image;
 mod names;
 mod outcome;
@@ -44,6 +46,7 @@ pub use command::{
     FenceBroker, FoundCluster, Founder, MarkTopicClosing, NewPartition, RegisterBroker,
     RemoveTopic, ReplaceReplica, SetTopicConfigs, decode_batch, decode_command, encode_batch,
 };
+pub use duties::ClosedTopics;
 pub use image::{BrokerImage, DirectoryImage, Image, PartitionImage, ReplicaImage, TopicImage};
 pub use names::check_topic_name;
 pub use outcome::{Outcome, Rejection};

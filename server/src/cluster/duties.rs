@@ -1,16 +1,11 @@
-//! What the node that leads group 0 sees to: nodes that fell silent are fenced, replicas whose disk
-//! was lost are replaced (R3), and a topic that is being deleted is forgotten when it is closed (L8).
-//!
-//! Nothing is remembered that the next leader would need: each looks at the image again, and what
-//! nodes have said of closed topics they say again as long as the topic is there.
+//! When the node that leads group 0 looks what there is to do, and with what it knows of the others.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use riverrun_replication::controller::{Command, Controller, FenceBroker, Image, TopicImage};
+use riverrun_replication::controller::{BrokerImage, ClosedTopics, Controller};
 use riverrun_replication::node::CONTROLLER_GROUP;
-use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -20,15 +15,12 @@ use crate::broker::Broker;
 
 /// It is looked at what there is to do when something changed, and so often besides.
 const EVERY: Duration = Duration::from_millis(500);
-/// Commands of one kind that are written at once.
-const MOST_COMMANDS: usize = 1000;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Duties {
     changed: Notify,
-    /// The nodes that accept nothing more for a topic that is being deleted.
-    closed: Mutex<FxHashMap<Uuid, FxHashSet<i32>>>,
+    closed: Mutex<ClosedTopics>,
 }
 
 impl Duties {
@@ -39,29 +31,9 @@ impl Duties {
 
     /// A node has closed and deleted what it had of a topic.
     pub(crate) fn closed(&self, topic: Uuid, node: i32) {
-        let is_new = self.closed.lock().entry(topic).or_default().insert(node);
-        if is_new {
+        if self.closed.lock().closed(topic, node) {
             self.look();
         }
-    }
-
-    /// Whether nothing can be acknowledged for the topic any more: of each partition as many replicas
-    /// are gone as would have to hold an entry.
-    fn is_closed(&self, topic: &TopicImage) -> bool {
-        let closed = self.closed.lock();
-        let Some(nodes) = closed.get(&topic.id) else {
-            return topic.partitions.is_empty();
-        };
-        topic.partitions.iter().all(|partition| {
-            let gone = partition.replicas.iter();
-            let gone = gone.filter(|replica| nodes.contains(&replica.node)).count();
-            gone > partition.replicas.len() / 2
-        })
-    }
-
-    fn forget_all_but(&self, image: &Image) {
-        let mut closed = self.closed.lock();
-        closed.retain(|id, _| image.topics.get(id).is_some_and(|topic| topic.closing));
     }
 }
 
@@ -72,10 +44,8 @@ pub(crate) async fn follow(broker: Weak<Broker>) {
         let Some(broker) = broker.upgrade().filter(|broker| !broker.is_stopping()) else {
             return;
         };
-        {
-            let changed = broker.duties().changed.notified();
-            let _ = tokio::time::timeout(EVERY, changed).await;
-        }
+        let changed = broker.duties().changed.notified();
+        let _ = tokio::time::timeout(EVERY, changed).await;
         let handle = broker.runtime().handle(CONTROLLER_GROUP);
         if handle.is_none_or(|handle| !handle.published().ready) {
             leads_since = None;
@@ -88,79 +58,37 @@ pub(crate) async fn follow(broker: Weak<Broker>) {
 
 async fn see_to_it(broker: &Arc<Broker>, leads_since: Instant) {
     let plan = |controller: &Controller| {
-        let image = controller.image();
-        let mut commands = liveness(broker, image, leads_since);
-        for (topic, number, replica) in image.lost_replicas().take(MOST_COMMANDS) {
-            // With one replica there is nobody to fill another from: it is lost, and says so.
-            if topic
-                .partitions
-                .get(number)
-                .is_none_or(|partition| partition.replicas.len() < 2)
-            {
-                continue;
-            }
-            let replace =
-                controller.plan_replace_replica(&topic.id, number, replica.replica, replica.node);
-            match replace {
-                Ok(command) => commands.push(command),
-                Err(error) => warn!(topic = topic.name, %error, "a lost replica stays lost"),
-            }
-        }
-        let closing = image.topics.values().filter(|topic| topic.closing);
-        for topic in closing.filter(|topic| broker.duties().is_closed(topic)) {
-            match controller.plan_remove_topic(&topic.id) {
-                Ok(command) => commands.push(command),
-                Err(error) => warn!(topic = topic.name, %error, "a closed topic is not forgotten"),
-            }
-        }
-        broker.duties().forget_all_but(image);
-        Ok(commands)
+        let mut closed = broker.duties().closed.lock();
+        closed.retain(controller);
+        controller.duties(|node| is_silent(broker, node, leads_since), &closed)
     };
-    let anything = {
-        let mut any = false;
-        broker.catalog().plan(|controller| {
-            any = plan(controller).is_ok_and(|commands: Vec<_>| !commands.is_empty())
-        });
-        any
-    };
+    let mut any = false;
+    broker
+        .catalog()
+        .plan(|controller| any = !plan(controller).is_empty());
     // The turn of changes is taken only where there is one to make.
-    if anything && let Err(error) = broker.catalog().change(broker, plan).await {
+    if any
+        && let Err(error) = broker
+            .catalog()
+            .change(broker, |controller| Ok(plan(controller)))
+            .await
+    {
         info!(%error, "the cluster's state is not changed yet");
     }
 }
 
-/// Nodes that fell silent are fenced, and those that are heard again are not.
-fn liveness(broker: &Broker, image: &Image, leads_since: Instant) -> Vec<Command> {
-    let own = broker.config().node_id;
-    let timeout = broker.config().session_timeout;
-    let mut commands = Vec::new();
-    for node in image.brokers.values() {
-        let silent_for = if node.node == own {
-            Duration::ZERO
-        } else {
-            // A node that was never heard counts from when this one began to listen.
-            let heard = broker.peers().last_heard(node.node);
-            heard.unwrap_or_else(|| leads_since.elapsed())
-        };
-        let fenced = silent_for >= timeout;
-        if fenced == node.fenced {
-            continue;
-        }
-        if fenced {
-            warn!(
-                node = node.node,
-                silent_s = silent_for.as_secs(),
-                "a node is fenced"
-            );
-        } else if broker.peers().last_heard(node.node).is_none() && node.node != own {
-            continue;
-        } else {
-            info!(node = node.node, "a node is back");
-        }
-        commands.push(Command::FenceBroker(FenceBroker {
-            node: node.node,
-            fenced,
-        }));
+/// Whether a node counts as out of service. One that was never heard counts from when this one began
+/// to look, and does not come back before it is.
+fn is_silent(broker: &Broker, node: &BrokerImage, leads_since: Instant) -> Option<bool> {
+    if node.node == broker.config().node_id {
+        return Some(false);
     }
-    commands
+    let heard = broker.peers().last_heard(node.node);
+    let silent_for = heard.unwrap_or_else(|| leads_since.elapsed());
+    let silent = silent_for >= broker.config().session_timeout;
+    if silent && !node.fenced {
+        let silent_s = silent_for.as_secs();
+        warn!(node = node.node, silent_s, "a node is out of service");
+    }
+    (silent || heard.is_some()).then_some(silent)
 }

@@ -21,6 +21,7 @@ use riverrun_replication::controller::{
     Command, Controller, FIRST_CONTROLLER, FoundCluster, Founder, RegisterBroker, Rejection,
     encode_batch,
 };
+use riverrun_replication::founding::{self, Answer, Candidate, Step};
 use riverrun_replication::node::{CONTROLLER_GROUP, GroupOrder};
 use riverrun_storage::LogIdentity;
 use tokio::time::Instant;
@@ -230,87 +231,116 @@ pub(crate) fn voters_line(broker: &Broker) -> String {
 async fn found_together(broker: &Arc<Broker>) -> Result<Known, StartError> {
     let config = broker.config();
     let line = voters_line(broker);
-    let me = own(broker);
-    let mut empty = BTreeMap::from([(me.node, me.clone())]);
+    let directory = broker.runtime().node().directory_id();
+    let me = Candidate {
+        node: config.node_id,
+        directory,
+    };
+    let voters: Vec<i32> = config.quorum_voters.iter().map(|voter| voter.id).collect();
+    let address = |node: i32| {
+        let voter = config.quorum_voters.iter().find(|voter| voter.id == node);
+        voter.map_or_else(Address::default, |voter| (voter.host.clone(), voter.port))
+    };
+    let named = |nodes: &[i32]| {
+        let nodes = nodes.iter().map(|node| (node, address(*node)));
+        let nodes: Vec<String> = nodes
+            .map(|(n, (host, port))| format!("{n}@{host}:{port}"))
+            .collect();
+        nodes.join(", ")
+    };
+    let mut answers = BTreeMap::new();
+    let mut records = BTreeMap::new();
     let mut waiting = Waiting::new();
     loop {
-        let mut bound = Vec::new();
         for voter in config.quorum_voters.iter().filter(|v| v.id != me.node) {
-            let question = Question::Founding(AskFounding {
-                voters: line.clone(),
-            });
-            let at = Callee::At((voter.host.clone(), voter.port));
-            let answer = broker
-                .peers()
-                .call(at, question.into_bytes(), ANSWER_WAIT)
-                .await;
-            let Ok(Some(Reply::Founding(there))) = answer.map(Reply::from_bytes) else {
+            let Some(there) = ask(broker, &address(voter.id), &line).await else {
                 continue;
             };
             if there.node != voter.id {
-                let what = format!(
-                    "at {}:{} is node {}, and controller.quorum.voters says node {}",
-                    voter.host, voter.port, there.node, voter.id
-                );
-                return Err(StartError::Controller(what));
+                let (id, host, port) = (voter.id, &voter.host, voter.port);
+                let found = there.node;
+                return Err(StartError::Controller(format!(
+                    "at {host}:{port} is node {found}, and controller.quorum.voters says node {id}"
+                )));
             }
-            match there.known {
-                Some(known) => bound.push((voter, known)),
-                None if there.voters != line => {
-                    let what = format!(
-                        "node {} was started with other voters: controller.quorum.voters is {} there \
-                         and {line} here",
-                        voter.id, there.voters
-                    );
-                    return Err(StartError::Controller(what));
+            let answer = match there.known {
+                Some(known) => {
+                    let founders = founders(&known);
+                    records.insert(voter.id, known);
+                    Answer::Bound { founders }
                 }
-                None => {
-                    let member = Member {
-                        node: voter.id,
-                        directory: there.directory,
-                        replica: 0,
-                        host: voter.host.clone(),
-                        port: u32::from(voter.port),
-                    };
-                    empty.insert(voter.id, member);
-                }
-            }
-        }
-        if !bound.is_empty() {
-            let names_me = |known: &&Known| {
-                known.founders
-                    && known
-                        .members
-                        .iter()
-                        .any(|m| m.node == me.node && m.directory == me.directory)
+                None => Answer::Empty {
+                    directory: Uuid::from_slice(&there.directory).unwrap_or_default(),
+                    voters: there.voters,
+                },
             };
-            if let Some(known) = bound.iter().map(|(_, known)| known).find(names_me) {
-                return Ok(known.clone());
+            answers.insert(voter.id, answer);
+        }
+        match founding::next(&me, &voters, &line, &answers) {
+            Step::WaitFor(nodes) => {
+                waiting.say(&format!("{} to found the cluster together", named(&nodes)));
             }
-            // The cluster was founded without this directory: it was emptied, or never was there.
-            warn!("the cluster is there already, and does not know this directory: joining it");
-            let at = bound.iter();
-            let at = at.map(|(v, _)| (v.host.clone(), v.port)).collect();
-            return join(broker, at).await;
-        }
-        let missing: Vec<String> = config
-            .quorum_voters
-            .iter()
-            .filter(|voter| !empty.contains_key(&voter.id))
-            .map(|voter| format!("{}@{}:{}", voter.id, voter.host, voter.port))
-            .collect();
-        let first = config.quorum_voters.iter().map(|voter| voter.id).min();
-        if missing.is_empty() && first == Some(me.node) {
-            return Ok(found(broker, empty.into_values().collect()));
-        }
-        if missing.is_empty() {
-            waiting.say("the node with the lowest id to found the cluster");
-        } else {
-            let what = format!("{} to found the cluster together", missing.join(", "));
-            waiting.say(&what);
+            Step::WaitForFounder => waiting.say("the node with the lowest id to found the cluster"),
+            Step::Found(founders) => {
+                let members = founders.into_iter().map(|founder| {
+                    let (host, port) = address(founder.node);
+                    Member {
+                        node: founder.node,
+                        directory: founder.directory.as_bytes().to_vec(),
+                        replica: 0,
+                        host,
+                        port: u32::from(port),
+                    }
+                });
+                return Ok(found(broker, members.collect()));
+            }
+            Step::TakeOver(node) => {
+                if let Some(known) = records.remove(&node) {
+                    return Ok(known);
+                }
+            }
+            Step::Join(nodes) => {
+                warn!(
+                    by = named(&nodes),
+                    "the cluster is there already, and does not know this directory: joining it"
+                );
+                return join(broker, nodes.into_iter().map(address).collect()).await;
+            }
+            Step::OtherVoters { node, voters } => {
+                return Err(StartError::Controller(format!(
+                    "node {node} was started with other voters: controller.quorum.voters is {voters} \
+                     there and {line} here"
+                )));
+            }
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// Asks a voter how it stands with it.
+async fn ask(broker: &Broker, at: &Address, line: &str) -> Option<Founding> {
+    let question = Question::Founding(AskFounding {
+        voters: line.to_owned(),
+    });
+    let callee = Callee::At(at.clone());
+    let answer = broker
+        .peers()
+        .call(callee, question.into_bytes(), ANSWER_WAIT);
+    match Reply::from_bytes(answer.await.ok()?)? {
+        Reply::Founding(there) => Some(there),
+        _ => None,
+    }
+}
+
+/// Who founded a cluster, where that is known by a founder.
+fn founders(known: &Known) -> Vec<Candidate> {
+    let members = known.members.iter().filter(|_| known.founders);
+    members
+        .map(|member| Candidate {
+            node: member.node,
+            directory: Uuid::from_slice(&member.directory).unwrap_or_default(),
+        })
+        .collect()
 }
 
 async fn join(broker: &Arc<Broker>, at: Vec<Address>) -> Result<Known, StartError> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use riverrun_replication::controller::{Command, Controller, decode_batch, encode_batch};
 use riverrun_replication::frame::{Hello, Purpose, Refusal, RefusalCode, Start};
+use riverrun_replication::leaders::announce;
 use riverrun_replication::message::PeerMessage;
 use riverrun_replication::node::CONTROLLER_GROUP;
 use rustc_hash::FxHashMap;
@@ -14,7 +15,6 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::founding;
-use super::leaders::announcements;
 use super::protocol::{
     Closed, Join, Known, Member, Noted, Propose, Proposed, Question, Refused, Reply,
 };
@@ -125,7 +125,7 @@ impl PeerHost for NodeHost {
 
     fn announced(&self, from: i32, announcement: Bytes) {
         if let Some(broker) = self.broker()
-            && broker.leaders().announced(from, announcement)
+            && broker.leaders().hear(from, announcement)
         {
             broker.tell_led();
         }
@@ -146,7 +146,7 @@ impl PeerHost for NodeHost {
         let Some(broker) = self.broker() else { return };
         let handles = broker.runtime().handles();
         burst::run(&broker, || {
-            for announcement in announcements(&handles) {
+            for announcement in announce(&handles) {
                 broker.peers().announce(node, announcement);
             }
         });
@@ -172,19 +172,12 @@ impl PeerHost for NodeHost {
         });
     }
 
-    fn refused(&self, node: i32, refusal: &Refusal) {
-        if refusal.code == RefusalCode::Restored
+    fn refused(&self, node: i32, by_it: bool, refusal: &Refusal) {
+        if by_it
+            && refusal.code == RefusalCode::Restored
             && let Some(broker) = self.broker()
         {
-            // Whichever of the two nodes said it: the other one's directory is meant where this
-            // one refuses, and then it is that node's to stop.
-            if refusal
-                .text
-                .contains(&format!("of node {} ", broker.config().node_id))
-            {
-                broker.fail(&refusal.text);
-                return;
-            }
+            return broker.fail(&refusal.text);
         }
         warn!(node, %refusal, "a node and this one do not go together");
     }

@@ -305,7 +305,8 @@ pub(super) async fn run<H: PeerHost>(
                 link.close(State::Down);
                 if let DialError::Refused(refusal) | DialError::Unwanted(refusal) = &error {
                     backoff.longest();
-                    shared.report(Event::Refused(link.node, refusal.clone()));
+                    let by_it = matches!(error, DialError::Refused(_));
+                    shared.report(Event::Refused(link.node, by_it, refusal.clone()));
                 }
                 let text = error.to_string();
                 if text == said {

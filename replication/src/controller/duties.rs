@@ -1,0 +1,83 @@
+//! What the controller's leader sees to by itself: nodes that fell silent are fenced, replicas whose
+//! disk was lost are replaced (R3), and a topic that is being deleted is forgotten when it is closed
+//! (L8). Nothing is remembered that the next leader would need: each looks at the image again, and
+//! what nodes have said of closed topics they say again as long as the topic is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use super::Controller;
+use super::command::{Command, FenceBroker};
+use super::image::{BrokerImage, TopicImage};
+
+/// Lost replicas that are replaced by one batch of commands.
+const MOST_REPLACED: usize = 1000;
+
+/// The nodes that have deleted what they had of topics that are being deleted.
+#[derive(Debug, Clone, Default)]
+pub struct ClosedTopics {
+    nodes: BTreeMap<Uuid, BTreeSet<i32>>,
+}
+
+impl ClosedTopics {
+    /// A node accepts nothing more for a topic and has deleted its replicas; whether that is new.
+    pub fn closed(&mut self, topic: Uuid, node: i32) -> bool {
+        self.nodes.entry(topic).or_default().insert(node)
+    }
+
+    /// Keeps what is still of use.
+    pub fn retain(&mut self, controller: &Controller) {
+        let topics = &controller.image().topics;
+        self.nodes
+            .retain(|id, _| topics.get(id).is_some_and(|topic| topic.closing));
+    }
+
+    /// Whether nothing can be acknowledged for a topic any more: of each partition so many replicas are
+    /// gone that no majority of them will ever hold another entry.
+    fn is_closed(&self, topic: &TopicImage) -> bool {
+        let nobody = BTreeSet::new();
+        let nodes = self.nodes.get(&topic.id).unwrap_or(&nobody);
+        topic.partitions.iter().all(|partition| {
+            let gone = partition.replicas.iter();
+            let gone = gone.filter(|replica| nodes.contains(&replica.node)).count();
+            gone > partition.replicas.len() / 2
+        })
+    }
+}
+
+impl Controller {
+    /// The commands that the leader of group 0 has to write now. `is_silent` says of a node whether
+    /// it counts as out of service, `None` where that is not known yet.
+    #[must_use]
+    pub fn duties(
+        &self,
+        is_silent: impl Fn(&BrokerImage) -> Option<bool>,
+        closed: &ClosedTopics,
+    ) -> Vec<Command> {
+        let image = self.image();
+        let fence = image.brokers.values().filter_map(|broker| {
+            let fenced = is_silent(broker)?;
+            (fenced != broker.fenced).then_some(Command::FenceBroker(FenceBroker {
+                node: broker.node,
+                fenced,
+            }))
+        });
+        // With one replica there is nobody to fill another one from.
+        let lost = image.lost_replicas().filter(|(topic, number, _)| {
+            let partition = topic.partitions.get(*number);
+            partition.is_some_and(|partition| partition.replicas.len() > 1)
+        });
+        let replace = lost
+            .take(MOST_REPLACED)
+            .filter_map(|(topic, number, lost)| {
+                self.plan_replace_replica(&topic.id, number, lost.replica, lost.node)
+                    .ok()
+            });
+        let closing = image.topics.values().filter(|topic| topic.closing);
+        let remove = closing
+            .filter(|topic| closed.is_closed(topic))
+            .filter_map(|topic| self.plan_remove_topic(&topic.id).ok());
+        fence.chain(replace).chain(remove).collect()
+    }
+}

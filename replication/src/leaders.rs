@@ -1,0 +1,189 @@
+//! Who leads what, by the word of the leaders themselves (L6). Pure.
+//!
+//! A node tells every other one what it leads: all of it when a link is up, and then each change. A
+//! link is ordered, and another link begins with all of it again, so nothing is repeated or
+//! acknowledged. The greater term wins; who leads no longer says so, in the same term. Metadata is
+//! answered by the greater of this table and the node's own replica.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::api::Role;
+use crate::partition::PartitionHandle;
+
+/// Partitions that one announcement tells of; a table is told in several.
+const MAX_ENTRIES: usize = 10_000;
+
+#[derive(Clone, PartialEq, Message)]
+struct Announcement {
+    #[prost(message, repeated, tag = "1")]
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Entry {
+    #[prost(uint64, tag = "1")]
+    group: u64,
+    #[prost(uint64, tag = "2")]
+    term: u64,
+    /// Whether the node leads in that term; it says so, too, when it has ceased to.
+    #[prost(bool, tag = "3")]
+    leads: bool,
+    /// The replicas in sync.
+    #[prost(uint64, repeated, tag = "4")]
+    in_sync: Vec<u64>,
+}
+
+/// A leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lead {
+    /// Its term.
+    pub term: u64,
+    /// Its node; `None`: it has ceased to lead.
+    pub node: Option<i32>,
+    /// The replicas in sync with it.
+    pub in_sync: Arc<[u64]>,
+}
+
+/// What other nodes have said.
+#[derive(Debug, Default)]
+pub struct LeaderTable {
+    leads: BTreeMap<u64, Lead>,
+}
+
+impl LeaderTable {
+    /// What the leader of a group has said.
+    #[must_use]
+    pub fn get(&self, group: u64) -> Option<&Lead> {
+        self.leads.get(&group)
+    }
+
+    /// Takes in what a node says of itself; whether anything is new. Bytes that are no announcement
+    /// say nothing.
+    pub fn hear(&mut self, node: i32, announcement: Bytes) -> bool {
+        let Ok(announcement) = Announcement::decode(announcement) else {
+            return false;
+        };
+        let mut any = false;
+        for entry in announcement.entries {
+            let known = self.leads.get(&entry.group);
+            let counts = known.is_none_or(|known| {
+                let same = known.node.is_none_or(|other| other == node);
+                entry.term > known.term || (entry.term == known.term && same)
+            });
+            if !counts {
+                continue;
+            }
+            let lead = Lead {
+                term: entry.term,
+                node: entry.leads.then_some(node),
+                in_sync: entry.in_sync.into(),
+            };
+            if known != Some(&lead) {
+                any = true;
+                self.leads.insert(entry.group, lead);
+            }
+        }
+        any
+    }
+
+    /// A group is no more.
+    pub fn forget(&mut self, group: u64) {
+        self.leads.remove(&group);
+    }
+}
+
+/// The leader of a group and its term, as a node knows them: by what it was told, and by its own
+/// replica, given as its term and the node that it takes for the leader. Of the same term counts who
+/// knows of a leader.
+#[must_use]
+pub fn newest(told: Option<&Lead>, own: Option<(u64, Option<i32>)>) -> Option<(u64, Option<i32>)> {
+    told.map(|lead| (lead.term, lead.node))
+        .into_iter()
+        .chain(own)
+        .max()
+}
+
+/// What a node says of its replicas, in one or more announcements.
+#[must_use]
+pub fn announce(handles: &[PartitionHandle]) -> Vec<Bytes> {
+    let of_one = |handle: &PartitionHandle| {
+        let published = handle.published();
+        Entry {
+            group: handle.group(),
+            term: published.term,
+            leads: published.role == Role::Leader,
+            in_sync: handle.in_sync().to_vec(),
+        }
+    };
+    let of_some = |some: &[PartitionHandle]| {
+        let entries = some.iter().map(of_one).collect();
+        Announcement { entries }.encode_to_vec().into()
+    };
+    handles.chunks(MAX_ENTRIES).map(of_some).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(group: u64, term: u64, leads: bool) -> Bytes {
+        let entry = Entry {
+            group,
+            term,
+            leads,
+            in_sync: vec![group * 10],
+        };
+        let entries = vec![entry];
+        Announcement { entries }.encode_to_vec().into()
+    }
+
+    fn leads(table: &LeaderTable) -> Option<(u64, Option<i32>)> {
+        table.get(5).map(|lead| (lead.term, lead.node))
+    }
+
+    #[test]
+    fn l6_the_greater_term_wins_whatever_comes_last() {
+        let mut table = LeaderTable::default();
+        assert!(table.hear(1, says(5, 7, true)));
+        // The word of the leader before, on another link, comes late.
+        assert!(!table.hear(2, says(5, 5, true)));
+        assert_eq!(leads(&table), Some((7, Some(1))));
+        // What was announced again as a whole is nothing new.
+        assert!(!table.hear(1, says(5, 7, true)));
+        // Nobody else ends a leadership of the same term.
+        assert!(!table.hear(2, says(5, 7, false)));
+        assert!(table.hear(1, says(5, 7, false)));
+        assert_eq!(leads(&table), Some((7, None)));
+        assert!(table.hear(2, says(5, 8, true)));
+        assert_eq!(leads(&table), Some((8, Some(2))));
+        table.forget(5);
+        assert_eq!(leads(&table), None);
+    }
+
+    #[test]
+    fn l6_a_replica_that_knows_more_is_believed_over_the_table() {
+        let mut table = LeaderTable::default();
+        table.hear(1, says(5, 5, true));
+        let told = table.get(5);
+        // The report of term 7 was lost; the own replica votes in it.
+        assert_eq!(newest(told, Some((7, None))), Some((7, None)));
+        assert_eq!(newest(told, Some((7, Some(1)))), Some((7, Some(1))));
+        // It has not heard of a leader in the term that the table names one for.
+        assert_eq!(newest(told, Some((5, None))), Some((5, Some(1))));
+        assert_eq!(newest(None, None), None);
+    }
+
+    #[test]
+    fn bytes_that_are_no_announcement_say_nothing() {
+        let mut table = LeaderTable::default();
+        table.hear(1, says(5, 5, true));
+        for bytes in [&b"\xff\xff\xff"[..], b"\x0a\xff\x01", b"GET / HTTP/1.1"] {
+            assert!(!table.hear(2, Bytes::copy_from_slice(bytes)));
+        }
+        assert_eq!(leads(&table), Some((5, Some(1))));
+    }
+}
