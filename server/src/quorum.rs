@@ -1,6 +1,5 @@
 //! What this node knows of the controller's log and its replicas.
 
-use riverrun_replication::Role;
 use riverrun_replication::node::CONTROLLER_GROUP;
 use uuid::Uuid;
 
@@ -37,14 +36,10 @@ impl Broker {
         let own = self.config().node_id;
         let mut replicas = self.catalog().read(|image| image.quorum.replicas.clone());
         replicas.sort_by_key(|replica| replica.at.node);
-        let leader_id = match published {
-            Some(published) if published.role == Role::Leader => own,
-            Some(published) => replicas
-                .iter()
-                .find(|replica| replica.at.replica == published.leader_replica)
-                .map_or(-1, |replica| replica.at.node),
-            None => -1,
-        };
+        let leader_id = self.controller_node();
+        let said = self.leaders().of_group(CONTROLLER_GROUP);
+        let terms = published.map(|published| published.term).into_iter();
+        let term = terms.chain(said.map(|lead| lead.term)).max();
         let view = |node: i32, directory: Uuid| {
             let of_own = published.filter(|_| node == own);
             let leads = node == leader_id && node == own;
@@ -70,7 +65,7 @@ impl Broker {
         }
         QuorumView {
             leader_id,
-            leader_epoch: published.map_or(-1, |published| published.leader_epoch()),
+            leader_epoch: term.map_or(-1, |term| i32::try_from(term).unwrap_or(i32::MAX)),
             high_watermark: published.map_or(-1, |published| published.high_watermark),
             voters,
             observers: of_kind(false),

@@ -25,9 +25,8 @@ pub(crate) fn handle(call: &Call, request: DescribeClusterRequest) -> DescribeCl
         }
         _ => return refuse(ErrorCode::UnsupportedEndpointType, "unknown endpoint type"),
     }
-    let brokers = broker
-        .nodes(&call.connection)
-        .into_iter()
+    let live = broker.nodes(&call.connection).into_iter();
+    let mut brokers: Vec<_> = live
         .map(|node| DescribeClusterBroker {
             broker_id: node.id,
             host: node.host,
@@ -36,6 +35,9 @@ pub(crate) fn handle(call: &Call, request: DescribeClusterRequest) -> DescribeCl
             is_fenced: false,
         })
         .collect();
+    if request.include_fenced_brokers {
+        brokers.extend(fenced(call));
+    }
     DescribeClusterResponse {
         cluster_id: broker.cluster_id(),
         controller_id: broker.controller_node(),
@@ -47,4 +49,20 @@ pub(crate) fn handle(call: &Call, request: DescribeClusterRequest) -> DescribeCl
         },
         ..DescribeClusterResponse::default()
     }
+}
+
+/// The brokers that have registered and are taken for gone.
+fn fenced(call: &Call) -> Vec<DescribeClusterBroker> {
+    call.broker.catalog().read(|image| {
+        let fenced = image.brokers.values().filter(|broker| broker.fenced);
+        fenced
+            .map(|broker| DescribeClusterBroker {
+                broker_id: broker.node,
+                host: broker.host.clone(),
+                port: i32::from(broker.port),
+                rack: Some(broker.rack.clone()).filter(|rack| !rack.is_empty()),
+                is_fenced: true,
+            })
+            .collect()
+    })
 }
