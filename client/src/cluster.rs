@@ -332,21 +332,37 @@ impl Client {
     }
 
     /// Asks any broker, and another one as long as there is time.
-    pub(crate) async fn ask_any<R: Request>(&self, request: &R, what: &str) -> Result<R::Response> {
+    pub(crate) async fn ask_any<R: Request + Clone>(
+        &self,
+        request: &R,
+        what: &str,
+    ) -> Result<R::Response> {
+        self.ask_any_in(|_| request.clone(), what).await
+    }
+
+    /// The same with a request that depends on the version that is spoken.
+    pub(crate) async fn ask_any_in<R: Request>(
+        &self,
+        request: impl Fn(i16) -> R,
+        what: &str,
+    ) -> Result<R::Response> {
+        let within = self.shared.config.request_timeout;
         let mut retry = Retry::new(&self.shared.config, self.shared.config.operation_timeout);
         loop {
-            let answered = match self.any().await {
+            let error = match self.any().await {
                 Ok(connection) => {
-                    connection
-                        .call(request, self.shared.config.request_timeout)
-                        .await
+                    let version = connection.version::<R>(i16::MAX)?;
+                    match connection.send(&request(version), version, within) {
+                        Ok(awaited) => match awaited.answer().await {
+                            Ok(response) => return Ok(response),
+                            Err(error) => error,
+                        },
+                        Err(error) => error,
+                    }
                 }
-                Err(error) => Err(error),
+                Err(error) => error,
             };
-            match answered {
-                Ok(response) => return Ok(response),
-                Err(error) => retry.pause(error, what).await?,
-            }
+            retry.pause(error, what).await?;
         }
     }
 }

@@ -1,6 +1,10 @@
 //! `riverrun server` and its configuration.
 
-use std::{fs, net::TcpListener};
+use std::{
+    fs,
+    net::TcpListener,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use serde_json::Value;
 
@@ -48,10 +52,17 @@ fn server(args: &[&str]) -> Run {
     run_with("127.0.0.1:1", &all, b"")
 }
 
-/// A port that nobody listens on; the one listener that says so is gone by then.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+/// A port that nobody listens on, and that no connection is given: it lies below those that the
+/// kernel chooses from.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = std::process::id() * 16 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(12_000 + next % 20_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 #[test]

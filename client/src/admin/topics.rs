@@ -9,6 +9,7 @@ use riverrun_wire::{
         create_partitions::CreatePartitionsTopic,
         create_topics::{CreatableTopic, CreatableTopicConfig},
         delete_topics::DeleteTopicState,
+        describe_cluster::DescribeClusterBroker,
     },
 };
 use uuid::Uuid;
@@ -55,6 +56,9 @@ pub struct ClusterInfo {
     pub controller: Option<i32>,
     /// Its brokers, by node id.
     pub brokers: Vec<BrokerInfo>,
+    /// Brokers that have registered and are taken for gone, by node id; where the broker asked
+    /// does not say, none.
+    pub fenced: Vec<BrokerInfo>,
 }
 
 /// What became of each of several things, in the order in which they were asked for.
@@ -245,30 +249,30 @@ impl Client {
     /// # Errors
     /// If no broker answers in time.
     pub async fn describe_cluster(&self) -> Result<ClusterInfo> {
-        let response = self
-            .ask_any(
-                &DescribeClusterRequest::default(),
-                "the cluster was not described",
-            )
-            .await?;
+        let request = |version| DescribeClusterRequest {
+            include_fenced_brokers: version >= 2,
+            ..DescribeClusterRequest::default()
+        };
+        let what = "the cluster was not described";
+        let mut response = self.ask_any_in(request, what).await?;
         let code = error_code(response.error_code);
         if code != ErrorCode::None {
             return Err(Error::refused("the cluster", code, response.error_message));
         }
+        response.brokers.sort_by_key(|broker| broker.broker_id);
         let brokers = response.brokers.into_iter();
-        let mut brokers: Vec<_> = brokers
-            .map(|b| BrokerInfo {
-                id: b.broker_id,
-                host: b.host,
-                port: b.port,
-                rack: b.rack,
-            })
-            .collect();
-        brokers.sort_by_key(|b| b.id);
+        let (fenced, brokers): (Vec<_>, Vec<_>) = brokers.partition(|broker| broker.is_fenced);
+        let info = |broker: DescribeClusterBroker| BrokerInfo {
+            id: broker.broker_id,
+            host: broker.host,
+            port: broker.port,
+            rack: broker.rack,
+        };
         Ok(ClusterInfo {
             id: Some(response.cluster_id).filter(|id| !id.is_empty()),
             controller: (response.controller_id >= 0).then_some(response.controller_id),
-            brokers,
+            brokers: brokers.into_iter().map(info).collect(),
+            fenced: fenced.into_iter().map(info).collect(),
         })
     }
 

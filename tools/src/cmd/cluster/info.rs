@@ -24,6 +24,8 @@ struct Broker {
     node: i32,
     address: String,
     rack: Option<String>,
+    /// Whether it is taken for gone.
+    fenced: bool,
 }
 
 /// The log that the cluster's state is kept in.
@@ -59,11 +61,14 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<()> {
 }
 
 fn shape(cluster: ClusterInfo, quorum: &QuorumInfo) -> Cluster {
-    let broker = |broker: BrokerInfo| Broker {
+    let broker = |broker: BrokerInfo, fenced: bool| Broker {
         node: broker.id,
         address: broker.address(),
         rack: broker.rack,
+        fenced,
     };
+    let live = cluster.brokers.into_iter().map(|live| broker(live, false));
+    let gone = cluster.fenced.into_iter().map(|gone| broker(gone, true));
     let replica = |replica: &QuorumReplica, role: &'static str| Replica {
         node: replica.node,
         role: if quorum.leader == Some(replica.node) {
@@ -79,7 +84,7 @@ fn shape(cluster: ClusterInfo, quorum: &QuorumInfo) -> Cluster {
     let observers = observers.map(|observer| replica(observer, "observer"));
     Cluster {
         id: cluster.id,
-        brokers: cluster.brokers.into_iter().map(broker).collect(),
+        brokers: live.chain(gone).collect(),
         controller: Controller {
             leader: quorum.leader,
             epoch: quorum.leader_epoch,
@@ -94,9 +99,15 @@ fn table(out: &mut impl Write, cluster: &Cluster) -> anyhow::Result<()> {
     writeln!(out)?;
     let rows = cluster.brokers.iter().map(|broker| {
         let rack = broker.rack.clone().unwrap_or_else(|| "-".to_owned());
-        vec![broker.node.to_string(), broker.address.clone(), rack]
+        let state = if broker.fenced { "gone" } else { "live" };
+        vec![
+            broker.node.to_string(),
+            broker.address.clone(),
+            rack,
+            state.to_owned(),
+        ]
     });
-    output::table(out, &["BROKER", "ADDRESS", "RACK"], rows)?;
+    output::table(out, &["BROKER", "ADDRESS", "RACK", "STATE"], rows)?;
     writeln!(out)?;
     let rows = cluster.controller.replicas.iter().map(|replica| {
         let end = replica.end_offset.map(|offset| offset.to_string());

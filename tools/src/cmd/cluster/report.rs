@@ -14,6 +14,8 @@ pub(super) struct Report {
     pub(super) healthy: bool,
     /// The nodes that answer clients.
     brokers: Vec<i32>,
+    /// Those that have registered and are taken for gone.
+    fenced: Vec<i32>,
     /// The node that leads the controller's log.
     controller: Option<i32>,
     /// Those that vote on it.
@@ -67,6 +69,7 @@ impl Report {
             healthy: false,
             missing_voters: missing.copied().collect(),
             brokers,
+            fenced: cluster.fenced.iter().map(|broker| broker.id).collect(),
             controller: quorum.leader,
             voters,
             partitions: topics.iter().map(|topic| topic.partitions.len()).sum(),
@@ -75,6 +78,7 @@ impl Report {
             offline: those(|partition| !partition.offline.is_empty()),
         };
         report.healthy = report.controller.is_some()
+            && report.fenced.is_empty()
             && report.missing_voters.is_empty()
             && report.leaderless.is_empty()
             && report.under_replicated.is_empty()
@@ -87,16 +91,18 @@ impl Report {
         let leader = self
             .controller
             .map_or_else(|| "nobody".to_owned(), |id| id.to_string());
-        let missing = match self.missing_voters.as_slice() {
+        let but = |wrong: &[i32], is: &str| match wrong {
             [] => String::new(),
-            missing => format!(", {} missing", nodes(missing)),
+            wrong => format!(", {} {is}", nodes(wrong)),
         };
+        let gone = but(&self.fenced, "gone");
+        let missing = but(&self.missing_voters, "missing");
         writeln!(
             out,
             "healthy           {}",
             if self.healthy { "yes" } else { "no" }
         )?;
-        writeln!(out, "brokers           {}", nodes(&self.brokers))?;
+        writeln!(out, "brokers           {}{gone}", nodes(&self.brokers))?;
         writeln!(
             out,
             "controller        led by {leader}, voters {}{missing}",
@@ -157,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    fn cluster(brokers: &[i32]) -> ClusterInfo {
+    fn cluster(brokers: &[i32], fenced: &[i32]) -> ClusterInfo {
         let broker = |id: &i32| BrokerInfo {
             id: *id,
             host: "h".to_owned(),
@@ -168,6 +174,7 @@ mod tests {
             id: None,
             controller: None,
             brokers: brokers.iter().map(broker).collect(),
+            fenced: fenced.iter().map(broker).collect(),
         }
     }
 
@@ -217,7 +224,7 @@ mod tests {
     #[test]
     fn a_cluster_is_well_when_nothing_is_wrong() {
         let fine = topics(Some(2), &[1, 2, 3], &[]);
-        let report = Report::new(&cluster(&[1, 2, 3]), &quorum(Some(3)), &fine);
+        let report = Report::new(&cluster(&[1, 2, 3], &[]), &quorum(Some(3)), &fine);
         assert!(report.healthy);
         let text = text(&report);
         assert!(
@@ -251,7 +258,7 @@ mod tests {
                 "offline replicas  1",
             ),
         ] {
-            let report = Report::new(&cluster(brokers), &quorum(leader), &topics);
+            let report = Report::new(&cluster(brokers, &[]), &quorum(leader), &topics);
             let text = text(&report);
             assert!(
                 !report.healthy && text.starts_with("healthy           no"),
@@ -259,9 +266,15 @@ mod tests {
             );
             assert!(text.contains(says), "{text}");
         }
+        let report = Report::new(&cluster(&[1, 2, 3], &[4]), &quorum(Some(1)), &fine());
+        assert!(!report.healthy && text(&report).contains("brokers           1,2,3, 4 gone\n"));
         // One that is wrong in every way is shown once.
         let worst = topics(None, &[], &[1, 2, 3]);
-        let text = text(&Report::new(&cluster(&[1, 2, 3]), &quorum(Some(1)), &worst));
+        let text = text(&Report::new(
+            &cluster(&[1, 2, 3], &[]),
+            &quorum(Some(1)),
+            &worst,
+        ));
         let last = text.lines().last().unwrap();
         let words: Vec<_> = last.split_whitespace().collect();
         assert_eq!(words, ["t", "1", "-", "1,2,3", "-", "1,2,3"]);
