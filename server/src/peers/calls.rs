@@ -47,9 +47,12 @@ pub(crate) enum CallError {
     /// There is no connection, and there was none: nothing was asked.
     #[error("{0}")]
     Unreachable(String),
-    /// The node does not want this one, or this one does not want it.
-    #[error("{0}")]
+    /// The node does not want this one.
+    #[error("refused: {0}")]
     Refused(Refusal),
+    /// This one does not want the node that is there.
+    #[error("not asked: {0}")]
+    Unwanted(Refusal),
     /// It did not answer in time.
     #[error("no answer in time")]
     TimedOut,
@@ -64,7 +67,8 @@ pub(crate) enum CallError {
 impl From<DialError> for CallError {
     fn from(error: DialError) -> Self {
         match error {
-            DialError::Refused(refusal) | DialError::Unwanted(refusal) => Self::Refused(refusal),
+            DialError::Refused(refusal) => Self::Refused(refusal),
+            DialError::Unwanted(refusal) => Self::Unwanted(refusal),
             other => Self::Unreachable(other.to_string()),
         }
     }

@@ -303,10 +303,11 @@ pub(super) async fn run<H: PeerHost>(
             }
             Err(error) => {
                 link.close(State::Down);
-                if let DialError::Refused(refusal) | DialError::Unwanted(refusal) = &error {
+                if let DialError::Refused(refusal) = &error {
+                    shared.report(Event::Refused(link.node, refusal.clone()));
+                }
+                if let DialError::Refused(_) | DialError::Unwanted(_) = &error {
                     backoff.longest();
-                    let by_it = matches!(error, DialError::Refused(_));
-                    shared.report(Event::Refused(link.node, by_it, refusal.clone()));
                 }
                 let text = error.to_string();
                 if text == said {

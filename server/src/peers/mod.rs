@@ -106,8 +106,9 @@ pub(crate) trait PeerHost: Send + Sync + 'static {
     /// A node counts as gone: its process was killed, or nothing was heard of it for a second.
     fn peer_gone(&self, node: i32);
 
-    /// A node does not want this one (`by_it`), or this one does not want it; tried again in a second.
-    fn refused(&self, node: i32, by_it: bool, refusal: &Refusal);
+    /// A node does not want a link from this one; tried again in a second. Of a node that this one
+    /// does not want [`PeerHost::admit`] knows.
+    fn refused(&self, node: i32, refusal: &Refusal);
 
     /// Answers a node's call. There may be 64 at once for each of its connections.
     fn call(&self, from: Hello, body: Bytes) -> impl Future<Output = Bytes> + Send;
@@ -120,8 +121,7 @@ enum Event {
     /// With somebody who waits until it has been told.
     Heard(i32, u64, Option<oneshot::Sender<()>>),
     Gone(i32),
-    /// With whether that node said so, and not this one.
-    Refused(i32, bool, Refusal),
+    Refused(i32, Refusal),
 }
 
 /// What all connections share.
@@ -351,7 +351,7 @@ async fn tell<H: PeerHost>(
                     }
                 }
                 Some(Event::Gone(node)) => host.peer_gone(node),
-                Some(Event::Refused(node, by_it, refusal)) => host.refused(node, by_it, &refusal),
+                Some(Event::Refused(node, refusal)) => host.refused(node, &refusal),
             },
             targets = lost.take() => host.unreachable(targets),
         }

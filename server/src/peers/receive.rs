@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use riverrun_replication::frame::{Frame, FrameError, Hello, MAX_FRAME_BYTES};
+use riverrun_replication::message::PeerMessage;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -179,20 +180,8 @@ impl<H: PeerHost> Reader<'_, H> {
         let mut timer = pin!(sleep_until(self.heard_at + GONE));
         let host = &*self.shared.host;
         loop {
-            loop {
-                match source.next() {
-                    Ok(Some((frame, room))) => {
-                        self.heard.set_busy();
-                        let stepped = self.step(frame);
-                        self.heard.set(self.shared.now_ms());
-                        drop(room);
-                        if let Err(error) = stepped {
-                            return error.into();
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(error) => return error.into(),
-                }
+            if let Err(error) = self.step(&mut source) {
+                return error.into();
             }
             if let Some(bytes) = source.wanted() {
                 // It waits for us: its silence is ours.
@@ -228,15 +217,43 @@ impl<H: PeerHost> Reader<'_, H> {
         }
     }
 
-    fn step(&self, frame: Frame) -> Result<(), FrameError> {
+    /// Hands on every whole frame that is there, all messages at once: so their groups turn once.
+    fn step(&self, source: &mut Source) -> Result<(), FrameError> {
         let node = self.hello.node;
-        match frame {
-            Frame::Messages(messages) => self.shared.host.messages(node, messages),
-            Frame::Announce(body) => self.shared.host.announced(node, body),
-            Frame::Ping => {}
-            _ => return Err(FrameError::Value("kind")),
+        let mut messages = Vec::new();
+        let mut rooms = Vec::new();
+        let ended = loop {
+            match source.next() {
+                Ok(None) => break Ok(()),
+                Ok(Some((Frame::Messages(more), room))) => {
+                    if messages.is_empty() {
+                        messages = more;
+                    } else {
+                        messages.extend(more);
+                    }
+                    rooms.push(room);
+                }
+                Ok(Some((Frame::Announce(body), _))) => {
+                    self.hand_on(std::mem::take(&mut messages));
+                    self.shared.host.announced(node, body);
+                }
+                Ok(Some((Frame::Ping, _))) => {}
+                Ok(Some(_)) => break Err(FrameError::Value("kind")),
+                Err(error) => break Err(error),
+            }
+        };
+        // What came before a bad frame is good.
+        self.hand_on(messages);
+        ended
+    }
+
+    fn hand_on(&self, messages: Vec<PeerMessage>) {
+        if messages.is_empty() {
+            return;
         }
-        Ok(())
+        self.heard.set_busy();
+        self.shared.host.messages(self.hello.node, messages);
+        self.heard.set(self.shared.now_ms());
     }
 
     fn heard_now(&mut self) {

@@ -222,3 +222,29 @@ async fn a_claim_of_a_linked_node_holds_no_memory_that_it_did_not_send() {
     serves_others(&mut node, 3).await;
     assert!(until_closed(&mut link).await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_came_together_are_stepped_together_and_in_order() {
+    let mut node = Node::start(1).await;
+    let mut link = greeted(&node, hello(2, 1, CLUSTER)).await;
+    node.until_told(Told::Heard(2, 1)).await;
+    let announcement = Bytes::from_static(b"who leads");
+    let frames = [
+        Frame::Messages(vec![probe(1, 1), probe(2, 1)]),
+        Frame::Ping,
+        Frame::Messages(vec![probe(1, 2)]),
+        Frame::Announce(announcement.clone()),
+        Frame::Messages(vec![probe(1, 3)]),
+    ];
+    let together: Vec<u8> = frames.iter().flat_map(bytes_of).collect();
+    link.write_all(&together).await.unwrap();
+    let before = vec![probe(1, 1), probe(2, 1), probe(1, 2)];
+    for expected in [
+        Told::Messages(2, before),
+        Told::Announced(2, announcement),
+        Told::Messages(2, vec![probe(1, 3)]),
+    ] {
+        let next = timeout(PATIENCE, node.told.recv()).await.unwrap();
+        assert_eq!(next, Some(expected));
+    }
+}
