@@ -178,6 +178,8 @@ pub(super) struct Link {
     outbox: Outbox<Queue, Out>,
     /// Others leave something for the task: the socket takes no more, or is broken.
     attention: Notify,
+    /// The node has just been heard: no need to wait before it is dialled.
+    there: Notify,
     lost: Arc<Lost>,
 }
 
@@ -195,6 +197,7 @@ impl Link {
             node,
             outbox: Outbox::new(Queue::default(), out),
             attention: Notify::new(),
+            there: Notify::new(),
             lost: Arc::clone(lost),
         }
     }
@@ -219,6 +222,11 @@ impl Link {
         if let Pumped::Left | Pumped::Broken = self.outbox.pump() {
             self.attention.notify_one();
         }
+    }
+
+    /// Dials soon, if the link is down.
+    pub(super) fn is_there(&self) {
+        self.there.notify_one();
     }
 
     fn open(&self, stream: &Arc<TcpStream>) {
@@ -320,6 +328,7 @@ pub(super) async fn run<H: PeerHost>(
         }
         tokio::select! {
             () = sleep(backoff.next()) => {}
+            () = link.there.notified() => {}
             _ = address.changed() => {}
         }
     }

@@ -109,6 +109,10 @@ pub(super) async fn run<H: PeerHost>(shared: &Arc<Shared<H>>, hello: Hello, stre
         // Under the lock, so that what an older link has to say comes before.
         shared.report(Event::Heard(node, hello.incarnation, Some(told)));
     }
+    // Its process has just come, or come back: the link to it need not wait for its turn.
+    if let Some(dialled) = shared.links.read().get(&node) {
+        dialled.link.is_there();
+    }
     let mut reader = Reader {
         shared,
         heard: &heard,

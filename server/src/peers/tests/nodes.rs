@@ -259,3 +259,28 @@ async fn links_of_other_clusters_other_nodes_and_former_lives_are_refused() {
     ];
     assert_eq!(refused, expected.into());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_late_is_linked_as_soon_as_it_is_heard() {
+    let late = Node::start(2).await;
+    let mut a = Node::start(1).await;
+    let address = late.address();
+    let (port, hello) = late.kill().await;
+    a.peers.set_nodes([(2, address)].into());
+    // Until the pause between attempts is the longest; it has no event of its own.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let late = Node::start_at(port, hello).await;
+    late.knows(&[&a]);
+    let (mut up, mut heard) = (None, None);
+    a.until("both links", |told| {
+        match told {
+            Told::Up(2, 1) => up = Some(Instant::now()),
+            Told::Heard(2, 1) => heard = Some(Instant::now()),
+            _ => {}
+        }
+        up.zip(heard)
+    })
+    .await;
+    let took = up.unwrap().saturating_duration_since(heard.unwrap());
+    assert!(took < Duration::from_millis(250), "it took {took:?}");
+}
