@@ -172,14 +172,13 @@ impl PeerHost for NodeHost {
         });
     }
 
-    fn refused(&self, node: i32, by_it: bool, refusal: &Refusal) {
-        if by_it
-            && refusal.code == RefusalCode::Restored
+    fn refused(&self, node: i32, refusal: &Refusal) {
+        if refusal.code == RefusalCode::Restored
             && let Some(broker) = self.broker()
         {
             return broker.fail(&refusal.text);
         }
-        warn!(node, %refusal, "a node and this one do not go together");
+        warn!(node, %refusal, "a node does not want this one");
     }
 
     async fn call(&self, from: Hello, body: Bytes) -> Bytes {

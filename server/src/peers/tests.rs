@@ -168,7 +168,7 @@ impl PeerHost for Fake {
         self.tell(Told::Gone(node));
     }
 
-    fn refused(&self, node: i32, _by_it: bool, refusal: &Refusal) {
+    fn refused(&self, node: i32, refusal: &Refusal) {
         self.tell(Told::Refused(node, refusal.code));
     }
 
