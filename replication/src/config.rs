@@ -20,6 +20,9 @@ pub struct GroupConfig {
     pub caching_flush_bytes: usize,
     /// Ticks after which a `write.caching` group with unflushed bytes asks for a flush round.
     pub caching_flush_ticks: usize,
+    /// Ticks within which a replica must have been heard with all that its leader has, to be in sync
+    /// (`replica.lag.time.max.ms`).
+    pub lag_ticks: u32,
     /// The source of election timeouts: the same seed replays the same elections.
     pub seed: u64,
 }
@@ -35,6 +38,7 @@ impl Default for GroupConfig {
             max_committed_bytes: 8 << 20,
             caching_flush_bytes: 4 << 20,
             caching_flush_ticks: 2,
+            lag_ticks: 600,
             seed: 0,
         }
     }

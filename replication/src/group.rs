@@ -427,6 +427,11 @@ impl Group {
         self.node.raft.leader_id
     }
 
+    /// Ticks within which a replica must have been caught up to be in sync.
+    pub(crate) fn lag_ticks(&self) -> u32 {
+        self.config.lag_ticks
+    }
+
     /// Ticks without a leader after which a voter campaigns at the earliest.
     pub(crate) fn election_ticks(&self) -> usize {
         self.config.election_ticks

@@ -166,7 +166,6 @@ pub struct Partition {
     /// Base offsets of segments that were begun and whose producer state is not written yet.
     rolled: BTreeSet<i64>,
     unflushed_records: u64,
-    lag_ticks: u32,
     /// Ticks since this replica, no voter, last knew of a leader.
     pub(crate) leaderless_ticks: usize,
     /// The disk has no room for what was appended last.
@@ -255,7 +254,6 @@ impl Partition {
             confirms: Confirms::default(),
             rolled: BTreeSet::new(),
             unflushed_records: 0,
-            lag_ticks: 600,
             leaderless_ticks: 0,
             full: false,
             wanted: None,
@@ -301,11 +299,6 @@ impl Partition {
     pub fn set_settings(&mut self, settings: GroupSettings) {
         self.group.set_caching(settings.write_caching);
         self.settings = settings;
-    }
-
-    /// Ticks within which a replica must have been caught up to be in sync.
-    pub fn set_lag_ticks(&mut self, ticks: u32) {
-        self.lag_ticks = ticks;
     }
 
     /// Takes a batch to append, or answers why not.
@@ -429,7 +422,8 @@ impl Partition {
         voters.filter(|id| {
             *id == self.group.replica() || {
                 let peer = self.peers.get(*id);
-                peer.greeted_term == self.group.term() && peer.lagging_ticks <= self.lag_ticks
+                peer.greeted_term == self.group.term()
+                    && peer.lagging_ticks <= self.group.lag_ticks()
             }
         })
     }
@@ -838,11 +832,17 @@ impl Partition {
         });
     }
 
+    /// A replica that has everything is caught up as long as it is heard: nothing new is asked of it
+    /// while nothing is produced.
     fn note_caught_up(&mut self) {
         let last = self.group.log().last();
+        let heard_ticks = u32::try_from(self.group.election_ticks()).unwrap_or(u32::MAX);
         for id in self.voters() {
             if id != self.group.replica() && self.group.matched(id) >= last {
-                self.peers.entry(id).lagging_ticks = 0;
+                let peer = self.peers.entry(id);
+                if peer.silent_ticks <= heard_ticks {
+                    peer.lagging_ticks = 0;
+                }
             }
         }
     }

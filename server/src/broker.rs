@@ -582,6 +582,7 @@ impl Broker {
         let in_sync = replicas
             .iter()
             .copied()
+            .filter(|node| !offline.contains(node))
             .filter(|node| in_sync.contains(node) || (in_sync.is_empty() && *node == leader))
             .collect();
         let error = if leader < 0 {

@@ -287,6 +287,7 @@ async fn open(broker: &Arc<Broker>) -> Result<(), StartError> {
             new_directory_id: Uuid::new_v4(),
             store: broker.config().store.clone(),
             group: GroupConfig {
+                lag_ticks: ticks(broker.config().replica_lag),
                 seed: broker.seed(),
                 ..GroupConfig::default()
             },
@@ -400,6 +401,10 @@ fn kernel_boot_id() -> String {
     let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     // Without it every start counts as after a power cut, which is the safe side.
     read.map_or_else(|_| Uuid::new_v4().to_string(), |id| id.trim().to_owned())
+}
+
+fn ticks(time: Duration) -> u32 {
+    u32::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn start_threads(broker: &Arc<Broker>) -> Result<Vec<thread::JoinHandle<()>>, StartError> {
