@@ -16,6 +16,7 @@ use riverrun_replication::controller::{
 use riverrun_replication::node::CONTROLLER_GROUP;
 use riverrun_replication::{Acks, Produce, ProduceError};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{debug, error};
 
 use crate::broker::Broker;
@@ -26,6 +27,8 @@ use crate::peers::{CallError, Callee};
 const CONTROLLER_WAIT: Duration = Duration::from_secs(10);
 /// How long it waits until it has been written, and then until it has been applied here.
 const APPLY_WAIT: Duration = Duration::from_secs(30);
+/// Pause before a batch that was not written goes to whoever leads group 0 by then.
+const FORWARD_PAUSE: Duration = Duration::from_millis(50);
 /// Batches whose outcomes are kept for whoever proposed them.
 const OUTCOMES_KEPT: usize = 64;
 
@@ -46,29 +49,36 @@ pub(crate) enum ChangeError {
     Stopping,
 }
 
-/// Has the node that leads group 0 write a batch of commands; gives its offset. Whether an error
-/// means that it was not written nobody knows.
-async fn forward(broker: &Broker, leader: i32, batch: Bytes) -> Result<i64, ChangeError> {
+/// Why a batch of commands has no offset.
+enum Forward {
+    /// It was not written.
+    NotWritten(String),
+    /// Nobody knows whether it was.
+    Unknown(ChangeError),
+}
+
+/// Has the node that leads group 0 write a batch of commands; gives its offset.
+async fn forward(broker: &Broker, leader: i32, batch: Bytes) -> Result<i64, Forward> {
     let question = Question::Propose(Propose { batch });
     let callee = Callee::Node(leader);
     let answer = broker
         .peers()
         .call(callee, question.into_bytes(), APPLY_WAIT)
         .await;
+    let unknown = |error: ChangeError| Err(Forward::Unknown(error));
     match answer.map(Reply::from_bytes) {
         Ok(Some(Reply::Proposed(proposed))) => Ok(proposed.base_offset),
-        Ok(Some(Reply::Refused(refused))) if refused.code == Refused::NOT_LEADER => {
-            Err(ProduceError::NotLeader.into())
-        }
-        Ok(Some(Reply::Refused(refused))) => Err(ChangeError::Refused(refused.why)),
-        Ok(_) => Err(ChangeError::Refused(
+        Ok(Some(Reply::Refused(refused))) => match refused.code {
+            Refused::NOT_LEADER => Err(Forward::NotWritten(refused.why)),
+            Refused::LOST => unknown(ProduceError::NotLeader.into()),
+            _ => unknown(ChangeError::Refused(refused.why)),
+        },
+        Ok(_) => unknown(ChangeError::Refused(
             "an answer that cannot be read".to_owned(),
         )),
-        Err(CallError::TimedOut) => Err(ProduceError::Busy.into()),
-        Err(error) => {
-            debug!(%error, leader, "the controller's leader does not answer");
-            Err(ProduceError::NotLeader.into())
-        }
+        Err(CallError::TimedOut) => unknown(ProduceError::Busy.into()),
+        Err(CallError::Broken) => unknown(ProduceError::NotLeader.into()),
+        Err(error) => Err(Forward::NotWritten(error.to_string())),
     }
 }
 
@@ -202,12 +212,7 @@ impl Catalog {
             error!(%error, "a command cannot be encoded");
             Rejection::Malformed { what: "its size" }
         })?;
-        let leader = broker.until_controller(CONTROLLER_WAIT).await?;
-        let base_offset = if leader == broker.config().node_id {
-            self.write(broker, batch).await?
-        } else {
-            forward(broker, leader, batch.freeze()).await?
-        };
+        let base_offset = self.write_somewhere(broker, batch.freeze()).await?;
         let mut applied = self.applied.subscribe();
         let applied = applied.wait_for(|next| *next > base_offset);
         tokio::time::timeout(APPLY_WAIT, applied)
@@ -216,6 +221,27 @@ impl Catalog {
             .map_err(|_| ChangeError::Stopping)?;
         let outcomes = self.state.lock().outcomes.remove(&base_offset);
         Ok(outcomes.unwrap_or_default())
+    }
+
+    /// Has a batch of commands written by whoever leads group 0; gives its offset when it is committed.
+    /// As long as it was certainly not written, it is tried again with the next leader.
+    async fn write_somewhere(&self, broker: &Broker, batch: Bytes) -> Result<i64, ChangeError> {
+        let until = Instant::now() + CONTROLLER_WAIT;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let leader = broker.until_controller(left).await?;
+            if leader == broker.config().node_id {
+                return self.write(broker, BytesMut::from(&*batch)).await;
+            }
+            match forward(broker, leader, batch.clone()).await {
+                Err(Forward::NotWritten(why)) => {
+                    debug!(leader, why, "the controller's leader is asked again");
+                    tokio::time::sleep(FORWARD_PAUSE).await;
+                }
+                Err(Forward::Unknown(error)) => return Err(error),
+                Ok(base_offset) => return Ok(base_offset),
+            }
+        }
     }
 
     /// Writes a batch of commands to group 0, which this node leads, and gives its offset when it is

@@ -70,6 +70,7 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
     begin_links(&broker, for_nodes, &stopped)?;
     let boot = async {
         founding::found_or_join(&broker).await?;
+        tokio::spawn(founding::check_cluster(Arc::clone(&broker)));
         tokio::spawn(duties::follow(Arc::downgrade(&broker)));
         tokio::spawn(leaders::follow(Arc::downgrade(&broker)));
         register(&broker).await?;

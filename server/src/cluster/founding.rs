@@ -22,6 +22,7 @@ use riverrun_replication::controller::{
     encode_batch,
 };
 use riverrun_replication::founding::{self, Answer, Candidate, Step};
+use riverrun_replication::frame::RefusalCode;
 use riverrun_replication::node::{CONTROLLER_GROUP, GroupOrder};
 use riverrun_storage::LogIdentity;
 use tokio::time::Instant;
@@ -33,7 +34,7 @@ use super::record;
 use crate::broker::Broker;
 use crate::error::StartError;
 use crate::net::burst;
-use crate::peers::{Address, Callee};
+use crate::peers::{Address, CallError, Callee};
 
 /// Pause before something is tried again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -329,6 +330,57 @@ async fn ask(broker: &Broker, at: &Address, line: &str) -> Option<Founding> {
     match Reply::from_bytes(answer.await.ok()?)? {
         Reply::Founding(there) => Some(there),
         _ => None,
+    }
+}
+
+/// Whether the nodes that this one is configured with are of its cluster: a data directory of another
+/// one was taken else. Where more than half of them refuse it for that, the node stops; one that does
+/// may be the one that is wrong.
+pub(crate) async fn check_cluster(broker: Arc<Broker>) {
+    let config = broker.config();
+    let voters = config
+        .quorum_voters
+        .iter()
+        .filter(|v| v.id != config.node_id);
+    let voters = voters.map(|voter| (voter.host.clone(), voter.port));
+    let others: Vec<Address> = voters
+        .chain(config.bootstrap_servers.iter().cloned())
+        .collect();
+    let mut verdicts: BTreeMap<Address, Option<String>> = BTreeMap::new();
+    while verdicts.len() < others.len() && !broker.is_stopping() {
+        for at in others
+            .iter()
+            .filter(|at| !verdicts.contains_key(*at))
+            .collect::<Vec<_>>()
+        {
+            let question = Question::Founding(AskFounding {
+                voters: voters_line(&broker),
+            });
+            let callee = Callee::At(at.clone());
+            let call = broker
+                .peers()
+                .call(callee, question.into_bytes(), ANSWER_WAIT);
+            let verdict = match call.await {
+                Ok(_) => None,
+                Err(CallError::Refused(why) | CallError::Unwanted(why))
+                    if why.code == RefusalCode::Cluster =>
+                {
+                    Some(why.text)
+                }
+                Err(_) => continue,
+            };
+            verdicts.insert(at.clone(), verdict);
+        }
+        let against: Vec<&String> = verdicts.values().flatten().collect();
+        if against.len() * 2 > others.len() {
+            let why = against.first().map_or("", |why| why.as_str());
+            broker.fail(&format!(
+                "the data directory belongs to another cluster than the nodes that this one was given: \
+                 {why}"
+            ));
+            return;
+        }
+        tokio::time::sleep(RETRY * 10).await;
     }
 }
 

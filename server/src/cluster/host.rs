@@ -2,6 +2,7 @@
 //! other nodes' questions.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -23,6 +24,9 @@ use crate::catalog::ChangeError;
 use crate::net::burst;
 use crate::net::memory::Budget;
 use crate::peers::PeerHost;
+
+/// A node that was heard so lately is not to be displaced by another one with its number.
+const ALIVE: Duration = Duration::from_secs(2);
 
 /// See the module. Weak, because the broker owns the links that own this.
 #[derive(Debug)]
@@ -226,7 +230,7 @@ async fn write(broker: &Arc<Broker>, propose: Propose) -> Reply {
         Ok(base_offset) => Reply::Proposed(Proposed { base_offset }),
         Err(ChangeError::Write(riverrun_replication::ProduceError::NotLeader)) => {
             Reply::Refused(Refused {
-                code: Refused::NOT_LEADER,
+                code: Refused::LOST,
                 why: "leadership was lost".to_owned(),
             })
         }
@@ -247,6 +251,12 @@ async fn take_in(broker: &Arc<Broker>, from: &Hello, join: Join) -> Reply {
     {
         return Refused::other("a node registers itself, with the address where others find it");
     }
+    if let Some(alive) = displaced(broker, from) {
+        return Refused::other(format!(
+            "two nodes have node.id {}: one is there already, on the data directory {alive}",
+            from.node
+        ));
+    }
     let plan = |controller: &Controller| {
         if controller.image().cluster_id.is_nil() {
             return Ok(Vec::new());
@@ -265,6 +275,20 @@ async fn take_in(broker: &Arc<Broker>, from: &Hello, join: Join) -> Reply {
         }
         None => Refused::other("the cluster is not founded yet"),
     }
+}
+
+/// The directory of a node that is heard, and whose number another one wants to have.
+fn displaced(broker: &Broker, from: &Hello) -> Option<Uuid> {
+    let directory = broker.catalog().read(|image| {
+        let known = image.brokers.get(&from.node)?;
+        (known.directory != from.directory_id).then_some(known.directory)
+    })?;
+    let is_heard = from.node == broker.config().node_id
+        || broker
+            .peers()
+            .last_heard(from.node)
+            .is_some_and(|ago| ago < ALIVE);
+    is_heard.then_some(directory)
 }
 
 /// The cluster by this node's image, for a node that has a replica of group 0 in it.

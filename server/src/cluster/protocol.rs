@@ -161,6 +161,8 @@ pub(crate) struct Refused {
 impl Refused {
     pub(crate) const NOT_LEADER: u32 = 1;
     pub(crate) const OTHER: u32 = 2;
+    /// Leadership of group 0 was lost meanwhile: nobody knows whether it was written.
+    pub(crate) const LOST: u32 = 3;
 
     pub(crate) fn other(why: impl ToString) -> Reply {
         Reply::Refused(Self {
