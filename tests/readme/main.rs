@@ -16,9 +16,10 @@
 mod node;
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::{Child, Command, ExitCode},
     sync::{Arc, Mutex},
 };
 
@@ -103,6 +104,7 @@ fn tour(skipped: &Mutex<Vec<String>>) -> Result<(), Failed> {
     std::os::unix::fs::symlink(RIVERRUN, release.join("riverrun"))?;
 
     let mut node: Option<Node> = None;
+    let mut cluster = Cluster::default();
     // What one terminal keeps from line to line.
     let mut exports = String::new();
     let mut ran = 0;
@@ -119,10 +121,17 @@ fn tour(skipped: &Mutex<Vec<String>>) -> Result<(), Failed> {
             ran += 1;
             continue;
         }
-        let address = &node
-            .as_ref()
-            .ok_or("the README begins with a node")?
-            .address;
+        if command.starts_with("riverrun server ") {
+            // The reader has stopped the first node.
+            node = None;
+            cluster.start(command, place.path())?;
+            ran += 1;
+            continue;
+        }
+        let address = match &node {
+            Some(node) => node.address.clone(),
+            None => cluster.here(DEFAULT_ADDRESS)?,
+        };
         if command.starts_with("export ") {
             exports = format!("{exports}{command}; ");
             continue;
@@ -142,12 +151,12 @@ fn tour(skipped: &Mutex<Vec<String>>) -> Result<(), Failed> {
         }
         let line = format!(
             "set -o pipefail; {exports}{}",
-            command.replace(DEFAULT_ADDRESS, address)
+            command.replace(DEFAULT_ADDRESS, &address)
         );
         let output = Command::new("bash")
             .args(["-c", &line])
             .current_dir(place.path())
-            .env("RIVERRUN_BROKERS", address)
+            .env("RIVERRUN_BROKERS", &address)
             .output()?;
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command}: {errors}");
@@ -155,8 +164,66 @@ fn tour(skipped: &Mutex<Vec<String>>) -> Result<(), Failed> {
         compare(command, &step.output, &text.lines().collect::<Vec<_>>());
         ran += 1;
     }
-    assert!(ran >= 6, "{ran} commands ran");
+    assert!(ran >= 12, "{ran} commands ran");
     Ok(())
+}
+
+/// The nodes that the README starts on terminals of their own, each address at a port that was free.
+#[derive(Default)]
+struct Cluster {
+    addresses: BTreeMap<String, String>,
+    nodes: Vec<Child>,
+}
+
+impl Cluster {
+    /// Runs a line as it stands but for its addresses.
+    fn start(&mut self, command: &str, place: &Path) -> Result<(), Failed> {
+        let mut line = String::new();
+        let mut rest = command;
+        while let Some(at) = rest.find("127.0.0.1:") {
+            let digits = rest[at + 10..]
+                .chars()
+                .take_while(char::is_ascii_digit)
+                .count();
+            let (before, address) = (&rest[..at], &rest[at..at + 10 + digits]);
+            line = format!("{line}{before}{}", self.place_of(address)?);
+            rest = &rest[at + 10 + digits..];
+        }
+        line.push_str(rest);
+        let args = line.split(' ').skip(1);
+        let log = std::fs::File::create(place.join(format!("{}.log", self.nodes.len())))?;
+        let child = Command::new(RIVERRUN)
+            .args(args)
+            .current_dir(place)
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        self.nodes.push(child);
+        Ok(())
+    }
+
+    fn place_of(&mut self, address: &str) -> Result<String, Failed> {
+        if let Some(known) = self.addresses.get(address) {
+            return Ok(known.clone());
+        }
+        let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        self.addresses.insert(address.to_owned(), free.to_string());
+        Ok(free.to_string())
+    }
+
+    fn here(&self, address: &str) -> Result<String, Failed> {
+        let known = self.addresses.get(address);
+        Ok(known.ok_or("the README begins with a node")?.clone())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            let _ = node.kill();
+            let _ = node.wait();
+        }
+    }
 }
 
 /// Output as the README shows it; `...` stands for any lines.
