@@ -2,10 +2,11 @@
 //!
 //! A node tells every other one what it leads: all of it when a link is up, and then each change. A
 //! link is ordered, and another link begins with all of it again, so nothing is repeated or
-//! acknowledged. The greater term wins; who leads no longer says so, in the same term. Metadata is
-//! answered by the greater of this table and the node's own replica.
+//! acknowledged. The greater term wins; who leads no longer says so, in the same term. Who was killed
+//! says nothing any more: its word counts while it is heard, and only in the start that gave it.
+//! Metadata is answered by the greater of this table and the node's own replica.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -52,13 +53,34 @@ pub struct Lead {
 #[derive(Debug, Default)]
 pub struct LeaderTable {
     leads: BTreeMap<u64, Lead>,
+    /// Nodes that are not heard. They may come back and lead as before.
+    gone: BTreeSet<i32>,
 }
 
 impl LeaderTable {
-    /// What the leader of a group has said.
+    /// What the leader of a group has said; one whose node is gone leads nothing.
     #[must_use]
-    pub fn get(&self, group: u64) -> Option<&Lead> {
-        self.leads.get(&group)
+    pub fn get(&self, group: u64) -> Option<Lead> {
+        let mut lead = self.leads.get(&group)?.clone();
+        lead.node = lead.node.filter(|node| !self.gone.contains(node));
+        Some(lead)
+    }
+
+    /// A node is not heard any more.
+    pub fn gone(&mut self, node: i32) {
+        self.gone.insert(node);
+    }
+
+    /// A node is heard again.
+    pub fn heard(&mut self, node: i32) {
+        self.gone.remove(&node);
+    }
+
+    /// A node was started anew: what it led it leads no more, unless it says so again.
+    pub fn started(&mut self, node: i32) {
+        for lead in self.leads.values_mut() {
+            lead.node = lead.node.filter(|known| *known != node);
+        }
     }
 
     /// Takes in what a node says of itself; whether anything is new. Bytes that are no announcement
@@ -169,12 +191,34 @@ mod tests {
         let mut table = LeaderTable::default();
         table.hear(1, says(5, 5, true));
         let told = table.get(5);
+        let told = told.as_ref();
         // The report of term 7 was lost; the own replica votes in it.
         assert_eq!(newest(told, Some((7, None))), Some((7, None)));
         assert_eq!(newest(told, Some((7, Some(1)))), Some((7, Some(1))));
         // It has not heard of a leader in the term that the table names one for.
         assert_eq!(newest(told, Some((5, None))), Some((5, Some(1))));
         assert_eq!(newest(None, None), None);
+    }
+
+    #[test]
+    fn l6_who_was_killed_leads_nothing_whatever_it_said_before() {
+        let mut table = LeaderTable::default();
+        table.hear(1, says(5, 7, true));
+        table.hear(2, says(6, 7, true));
+        table.gone(1);
+        assert_eq!(leads(&table), Some((7, None)));
+        assert_eq!(table.get(6).and_then(|lead| lead.node), Some(2));
+        // It was only silent for a while, and still leads.
+        table.heard(1);
+        assert_eq!(leads(&table), Some((7, Some(1))));
+        // It was killed, and comes back as somebody who leads nothing yet.
+        table.gone(1);
+        table.started(1);
+        table.heard(1);
+        assert_eq!(leads(&table), Some((7, None)));
+        assert_eq!(table.get(6).and_then(|lead| lead.node), Some(2));
+        assert!(table.hear(1, says(5, 8, true)));
+        assert_eq!(leads(&table), Some((8, Some(1))));
     }
 
     #[test]

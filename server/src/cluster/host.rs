@@ -112,7 +112,11 @@ impl PeerHost for NodeHost {
                 return Err(Refusal::new(RefusalCode::Restored, &text));
             }
         }
-        seen.insert(hello.directory_id, start);
+        let is_new = seen.insert(hello.directory_id, start) != Some(start);
+        // Who belongs to no cluster yet may have a number that is another one's.
+        if is_new && !hello.cluster_id.is_nil() {
+            broker.leaders().started(hello.node);
+        }
         Ok(())
     }
 
@@ -159,6 +163,8 @@ impl PeerHost for NodeHost {
     fn peer_heard(&self, node: i32, incarnation: u64) {
         info!(node, incarnation, "a node is heard");
         if let Some(broker) = self.broker() {
+            broker.leaders().heard(node);
+            broker.tell_led();
             broker.duties().look();
         }
     }
@@ -166,6 +172,7 @@ impl PeerHost for NodeHost {
     fn peer_gone(&self, node: i32) {
         warn!(node, "a node is not heard any more");
         let Some(broker) = self.broker() else { return };
+        broker.leaders().gone(node);
         let replicas = broker.routes().on_node(node);
         burst::run(&broker, || {
             for (group, replica) in replicas {
@@ -256,6 +263,11 @@ async fn take_in(broker: &Arc<Broker>, from: &Hello, join: Join) -> Reply {
             "two nodes have node.id {}: one is there already, on the data directory {alive}",
             from.node
         ));
+    }
+    // Changes wait for a leader, in turn; whoever asks is to hear sooner what he waits for.
+    if broker.controller_node() < 0 {
+        let why = "nobody leads the controller's group; a majority of its voters is needed";
+        return Refused::other(why);
     }
     let plan = |controller: &Controller| {
         if controller.image().cluster_id.is_nil() {

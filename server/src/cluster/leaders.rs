@@ -24,12 +24,27 @@ pub(crate) struct Leaders {
 impl Leaders {
     /// What the leader of a group that is not this node has said.
     pub(crate) fn of_group(&self, group: u64) -> Option<Lead> {
-        self.table.read().get(group).cloned()
+        self.table.read().get(group)
     }
 
     /// Takes in what a node says of itself; whether anything is new.
     pub(crate) fn hear(&self, node: i32, announcement: Bytes) -> bool {
         self.table.write().hear(node, announcement)
+    }
+
+    /// A node is not heard any more.
+    pub(crate) fn gone(&self, node: i32) {
+        self.table.write().gone(node);
+    }
+
+    /// A node is heard again.
+    pub(crate) fn heard(&self, node: i32) {
+        self.table.write().heard(node);
+    }
+
+    /// A node was started anew.
+    pub(crate) fn started(&self, node: i32) {
+        self.table.write().started(node);
     }
 
     /// A group is no more.
