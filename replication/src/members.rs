@@ -61,6 +61,11 @@ impl Members {
         if !called.iter().all(|id| is_caught_up(*id)) {
             return None;
         }
+        if !self.voters.iter().any(|id| conf.get_voters().contains(id)) {
+            // None that votes now stays: one of those who come has to lead before the leader can go.
+            let comes: Vec<Change> = called.iter().map(|id| Change::AddVoter(*id)).collect();
+            return (!comes.is_empty()).then_some(comes);
+        }
         let steps_down = self
             .learners
             .iter()
@@ -146,6 +151,18 @@ mod tests {
         assert_eq!(wanted.next_change(&filling, |_| true), replaced);
         let there = conf_of(&[4, 1, 2], &[]);
         assert_eq!(wanted.next_change(&there, |_| true), None);
+    }
+
+    #[test]
+    fn where_no_voter_stays_those_who_come_vote_before_the_others_go() {
+        let wanted = wanted(&[4], &[]);
+        let filled = conf_of(&[1], &[4]);
+        assert_eq!(wanted.next_change(&filled, |_| false), None);
+        let comes = Some(vec![Change::AddVoter(4)]);
+        assert_eq!(wanted.next_change(&filled, |_| true), comes);
+        let both = conf_of(&[1, 4], &[]);
+        let gone = Some(vec![Change::Remove(1)]);
+        assert_eq!(wanted.next_change(&both, |_| true), gone);
     }
 
     #[test]
