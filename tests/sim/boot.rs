@@ -25,6 +25,16 @@ pub fn metadata_topic() -> Uuid {
     Uuid::from_u128(1)
 }
 
+fn directory(node: usize, number: u128) -> Uuid {
+    Uuid::from_u128(((node as u128 + 1) << 64) + number)
+}
+
+/// The id of the data directory with which a node founds the cluster.
+#[must_use]
+pub fn first_directory(node: usize) -> Uuid {
+    directory(node, 1)
+}
+
 /// The settings of a group.
 #[must_use]
 pub fn settings_of(plan: &Plan, topic_id: Uuid) -> GroupSettings {
@@ -53,7 +63,7 @@ impl World {
         NodeSettings {
             node_id: node_id(node),
             kernel_boot_id: format!("boot-{boots}"),
-            new_directory_id: Uuid::from_u128(((node as u128 + 1) << 64) + directories),
+            new_directory_id: directory(node, directories),
             store: NodeConfig {
                 wal_bytes: self.plan.wal_bytes,
                 small_round_max_bytes: self.plan.small_round_max_bytes,
@@ -135,6 +145,8 @@ impl World {
         }
         if let Some(host) = self.hosts.get_mut(node) {
             host.admitted_life = life;
+            host.started_us = self.clock.now_us();
+            host.heard_us.clear();
         }
         let mut process = Process {
             node: opened_node,
@@ -149,6 +161,7 @@ impl World {
             refused: BTreeMap::new(),
             refused_for_now: BTreeSet::new(),
             must_reconcile: false,
+            members_told: BTreeMap::new(),
         };
         for refused in opened.refused {
             let (group, replica) = (refused.identity.group, refused.identity.replica);
@@ -362,7 +375,7 @@ impl World {
         self.summary.disks_lost += 1;
         self.memory_lost(node);
         self.end_process(node);
-        let next = self.operator.next_replica();
+        self.operator.has_new_disk(node);
         let Some(host) = self.hosts.get_mut(node) else {
             return;
         };
@@ -371,46 +384,41 @@ impl World {
         host.directories += 1;
         host.backup = None;
         host.durable_lengths = [BTreeMap::new(), BTreeMap::new()];
-        if planted::is(Bug::R3) {
-            return;
-        }
-        host.controller_replica = next;
-        self.routes.insert((CONTROLLER, next), node);
-        self.operator.replace(CONTROLLER, next, node);
     }
 
-    /// A node without a replica of group 0 creates the one that the founding record, or whoever
-    /// replaces a lost voter, names for it.
-    fn ensure_controller_replica(&mut self, node: usize) {
-        let Some(host) = self.hosts.get(node) else {
+    /// A node without a replica of group 0 creates the one that the founding record names for its
+    /// directory, or that it got when it joined with another one.
+    pub fn ensure_controller_replica(&mut self, node: usize) {
+        let Some(process) = self.process(node) else {
             return;
         };
-        let replica = host.controller_replica;
-        let Some(process) = host.process.as_deref() else {
-            return;
-        };
-        if process
-            .node
-            .handle(CONTROLLER)
-            .is_some_and(|handle| handle.replica() == replica)
+        if process.node.handle(CONTROLLER).is_some()
+            || process.refused_for_now.contains(&CONTROLLER)
         {
             return;
         }
-        if process.refused_for_now.contains(&CONTROLLER) {
+        if process.refused.contains_key(&CONTROLLER) {
+            // It cannot go on with this directory.
+            self.lose_disk(node);
+            self.start_later(node);
             return;
         }
-        if process.refused.get(&CONTROLLER) == Some(&replica) {
-            // Its files are damaged: it comes back under a new id.
-            let next = self.operator.next_replica();
-            if let Some(host) = self.hosts.get_mut(node) {
-                host.controller_replica = next;
-            }
-            self.routes.insert((CONTROLLER, next), node);
-            self.operator.replace(CONTROLLER, next, node);
-            return self.ensure_controller_replica(node);
+        let directory = process.node.directory_id();
+        let founder = directory == first_directory(node) || planted::is(Bug::R3);
+        let joined = || {
+            let leader = self.process(self.leader_of(CONTROLLER)?)?;
+            let own = leader.controller.image().quorum.of_node(node_id(node))?;
+            (own.at.directory == directory).then_some(own.at.replica)
+        };
+        let replica = if founder {
+            Some(node as u64 + 1)
+        } else {
+            joined()
+        };
+        if let Some(replica) = replica {
+            let voters = (1..=self.plan.nodes as u64).collect();
+            self.create(node, CONTROLLER, replica, metadata_topic(), voters);
         }
-        let voters = (1..=self.plan.nodes as u64).collect();
-        self.create(node, CONTROLLER, replica, metadata_topic(), voters);
     }
 
     /// Creates a replica by order.
@@ -572,6 +580,7 @@ impl World {
         for (group, replica, topic, voters) in wanted {
             self.create(node, group, replica, topic, voters);
         }
+        self.want_members(node);
     }
 
     /// Groups that a node's image shows become known to clients.
@@ -580,7 +589,14 @@ impl World {
             return;
         };
         let mut groups = Vec::new();
-        for topic in process.controller.image().topics.values() {
+        let image = process.controller.image();
+        let quorum: Vec<(u64, usize)> = image
+            .quorum
+            .replicas
+            .iter()
+            .map(|at| (at.at.replica, usize::try_from(at.at.node - 1).unwrap_or(0)))
+            .collect();
+        for topic in image.topics.values() {
             let place =
                 (0..self.plan.groups.len()).find(|place| Self::topic_of(*place) == topic.id);
             let (Some(place), Some(partition)) = (place, topic.partitions.first()) else {
@@ -591,8 +607,16 @@ impl World {
                 groups.push((place, partition.group, replica.replica, on));
             }
         }
+        for (replica, on) in quorum {
+            if self.routes.insert((CONTROLLER, replica), on).is_none() {
+                self.summary.replicas_replaced += 1;
+            }
+        }
         for (place, group, replica, on) in groups {
-            self.routes.insert((group, replica), on);
+            let known = self.groups.contains_key(&group);
+            if self.routes.insert((group, replica), on).is_none() && known {
+                self.summary.replicas_replaced += 1;
+            }
             if self.groups.insert(group, place).is_none() {
                 for client in self
                     .clients

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use riverrun_replication::controller::Controller;
 use riverrun_replication::group::Op;
+use riverrun_replication::members::Members;
 use riverrun_replication::node::{Node, RoundUnderWay};
 use riverrun_replication::partition::Partition;
 use riverrun_replication::shard::{Input, Shard};
@@ -176,6 +177,8 @@ pub struct Process {
     pub refused_for_now: BTreeSet<u64>,
     /// Commands were applied that may concern this node's replicas.
     pub must_reconcile: bool,
+    /// Whom each group was told to have as members last, and which replica was told.
+    pub members_told: BTreeMap<u64, (u64, Members)>,
 }
 
 impl Process {
@@ -266,14 +269,22 @@ pub struct Host {
     pub durable_lengths: [BTreeMap<PathBuf, u64>; 2],
     /// Counts its data directories: a new one after its disk was lost.
     pub directories: u128,
-    /// Its replica of the controller's group.
-    pub controller_replica: u64,
+    /// When its process started.
+    pub started_us: u64,
+    /// When its process heard of each other node last.
+    pub heard_us: BTreeMap<usize, u64>,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Host {
     /// A node that was never started, with an empty disk.
     #[must_use]
-    pub fn new(controller_replica: u64) -> Self {
+    pub fn new() -> Self {
         Self {
             disk: MemDisk::new(),
             boots: 1,
@@ -289,7 +300,8 @@ impl Host {
             is_copy: false,
             durable_lengths: [BTreeMap::new(), BTreeMap::new()],
             directories: 1,
-            controller_replica,
+            started_us: 0,
+            heard_us: BTreeMap::new(),
         }
     }
 }

@@ -11,7 +11,7 @@
 //! | `network`, `host`, `boot` | links; a node's disk and process; starts, crashes |
 //! | `world` | the queue of events, turns and their effects |
 //! | `workload`, `reader`, `history` | clients, consumers, and what they were told |
-//! | `operator` | brokers, topics, replacement of replicas |
+//! | `operator`, `members` | brokers, topics, replacement of replicas; the members of groups |
 //! | `nemesis`, `story` | faults; faults that follow each other on purpose |
 //! | `witness` | what replicas tell each other, and count of each other |
 //! | `settle` | the end: progress, then comparison |
@@ -27,6 +27,7 @@ pub mod history;
 pub mod host;
 pub mod invariants;
 pub mod mark;
+pub mod members;
 pub mod nemesis;
 pub mod network;
 pub mod operator;

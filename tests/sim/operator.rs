@@ -1,34 +1,30 @@
-//! The cluster's administration: what the controller's leader would do by itself, and what people
-//! would ask of it. It registers brokers, creates topics, replaces lost replicas and moves others, by
-//! commands of group 0 and by membership changes, and repeats each until the image or the
-//! configuration shows it.
+//! The cluster's administration. What nodes and the leader of the controller's group do by themselves
+//! is production code that is driven here: registration, `Controller::duties`, replicas that cannot
+//! go on. What people would ask for is the simulator's own: topics, replicas that move while all is
+//! well, a learner beside the voters. Each is asked for again until the image shows it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use riverrun_record::{Limits, validate};
-use riverrun_replication::conf::{self, Change};
-use riverrun_replication::controller::{Command, CreateTopicRequest, RegisterBroker, encode_batch};
+use riverrun_replication::conf;
+use riverrun_replication::controller::{
+    BrokerImage, ClosedTopics, Command, Controller, CreateTopicRequest, FoundCluster, Founder,
+    RegisterBroker, encode_batch,
+};
 use riverrun_replication::partition::Partition;
 use riverrun_replication::shard::Input;
 use riverrun_replication::{Acks, Produce, Role, Ticket};
 use riverrun_storage::planted::{self, Bug};
 use uuid::Uuid;
 
-use crate::boot::{metadata_topic, node_id};
-use crate::clock::MS;
+use crate::boot::{first_directory, node_id};
+use crate::clock::{MS, SECOND};
 use crate::host::Flusher;
 use crate::plan::Plan;
 use crate::world::{CONTROLLER, Event, OPERATOR, World};
 
-/// A replica on its way into a group.
-#[derive(Debug, Clone, Copy)]
-struct Joining {
-    group: u64,
-    new: u64,
-    node: usize,
-    /// Whether it becomes a voter.
-    promote: bool,
-}
+/// A node that was not heard for as long is out of service.
+const SESSION_US: u64 = 3 * SECOND;
 
 /// What the administration remembers.
 #[derive(Debug)]
@@ -39,18 +35,15 @@ pub struct Operator {
     lost: BTreeMap<(u64, u64), usize>,
     /// All that ever were.
     set_aside: BTreeSet<(u64, u64)>,
-    joining: Vec<Joining>,
     /// Replicas that were removed and must never come back.
     retired: BTreeSet<(u64, u64)>,
     /// Learners that the plan wants, by the group's place, and the replica that each became.
     learners: BTreeMap<usize, (usize, Option<u64>)>,
-    next_replica: u64,
+    /// The ids of learners lie below all that the controller gives out.
+    next_learner: u64,
     moves: Vec<u64>,
     requests: u64,
 }
-
-/// Replica ids that are not given out by the image begin here.
-const OWN_REPLICAS: u64 = 1 << 40;
 
 impl Operator {
     /// An administration with nothing done yet.
@@ -61,12 +54,11 @@ impl Operator {
             incarnations: BTreeMap::new(),
             lost: BTreeMap::new(),
             set_aside: BTreeSet::new(),
-            joining: Vec::new(),
             retired: BTreeSet::new(),
             learners: learners
                 .filter_map(|(place, group)| Some((place, (group.learner?, None))))
                 .collect(),
-            next_replica: OWN_REPLICAS,
+            next_learner: 0,
             moves: Vec::new(),
             requests: 0,
         }
@@ -83,18 +75,18 @@ impl Operator {
         true
     }
 
-    /// A replica id that nobody had.
-    pub fn next_replica(&mut self) -> u64 {
-        self.next_replica += 1;
-        self.next_replica
-    }
-
     /// A replica is lost.
     pub fn is_lost(&mut self, group: u64, replica: u64, node: usize) {
         if !planted::is(Bug::R3) {
             self.lost.insert((group, replica), node);
             self.set_aside.insert((group, replica));
         }
+    }
+
+    /// The disk of a node is a new one: what was lost of group 0 went with the old one.
+    pub fn has_new_disk(&mut self, node: usize) {
+        self.lost
+            .retain(|(group, _), on| *group != CONTROLLER || *on != node);
     }
 
     /// Whether a replica was ever called lost.
@@ -109,18 +101,6 @@ impl Operator {
         self.retired.contains(&(group, replica))
     }
 
-    /// A new replica is to take the place of whatever the group had on a node.
-    pub fn replace(&mut self, group: u64, new: u64, node: usize) {
-        self.joining
-            .retain(|joining| joining.group != group || joining.node != node);
-        self.joining.push(Joining {
-            group,
-            new,
-            node,
-            promote: true,
-        });
-    }
-
     /// Somebody wants a replica moved, chosen by the draw.
     pub fn want_move(&mut self, draw: u64) {
         if self.moves.len() < 2 {
@@ -128,16 +108,16 @@ impl Operator {
         }
     }
 
-    /// Whether something is under way.
+    /// Whether a lost replica waits for its successor.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        !self.joining.is_empty() || !self.lost.is_empty()
+        !self.lost.is_empty()
     }
 
     /// What is under way, for whoever looks into a stuck run.
     #[must_use]
     pub fn describe(&self) -> String {
-        format!("joining {:?}, lost {:?}", self.joining, self.lost)
+        format!("lost {:?}", self.lost)
     }
 }
 
@@ -155,36 +135,76 @@ impl World {
             .map(|(_, node)| node)
     }
 
-    /// Looks at what is wanted and takes the next step towards it.
+    /// Looks at what is wanted and asks for the next step towards it.
     pub fn operate(&mut self) {
         self.clock.after(100 * MS, Event::Operator);
         self.mend();
-        if let Some(leader) = self.leader_of(CONTROLLER) {
-            self.learn(leader);
-            if let Some(command) = self.next_command(leader) {
-                self.command(leader, &command);
-            }
+        for node in 0..self.hosts.len() {
+            self.ensure_controller_replica(node);
         }
-        self.join();
+        if let Some(leader) = self.leader_of(CONTROLLER) {
+            let commands = self.next_commands(leader);
+            self.write_commands(leader, &commands);
+        }
         self.place_learners();
+        for node in 0..self.hosts.len() {
+            self.want_members(node);
+        }
         self.tidy();
     }
 
-    /// The next command that group 0 needs, by its leader's image.
-    fn next_command(&mut self, leader: usize) -> Option<Command> {
-        let controller = &self.process(leader)?.controller;
-        let image = controller.image();
-        for node in 0..self.hosts.len() {
-            let Some(process) = self.process(node) else {
-                continue;
-            };
+    /// The commands that group 0 needs now, by its leader's image.
+    fn next_commands(&mut self, leader: usize) -> Vec<Command> {
+        let Some(process) = self.process(leader) else {
+            return Vec::new();
+        };
+        let controller = &process.controller;
+        if controller.image().cluster_id.is_nil() {
+            return vec![self.founding()];
+        }
+        if let Some(command) = self.registration(controller) {
+            return vec![command];
+        }
+        if let Some(command) = self.creation(controller) {
+            return vec![command];
+        }
+        if planted::is(Bug::R3) {
+            return Vec::new();
+        }
+        let is_silent = |broker: &BrokerImage| self.is_silent(leader, broker.node);
+        let mut commands = controller.duties(is_silent, &ClosedTopics::default());
+        commands.extend(self.replace_lost(controller));
+        if commands.is_empty() {
+            commands.extend(self.next_move(leader));
+        }
+        commands
+    }
+
+    /// The cluster is founded by the nodes with the directories that they had first.
+    fn founding(&self) -> Command {
+        let founders = (0..self.hosts.len()).map(|node| Founder {
+            node: node_id(node),
+            directory: first_directory(node).as_bytes().to_vec(),
+            replica: node as u64 + 1,
+        });
+        Command::FoundCluster(FoundCluster {
+            cluster_id: Uuid::from_u128(0xc1).as_bytes().to_vec(),
+            founders: founders.collect(),
+        })
+    }
+
+    /// A node that the image does not know as it is now registers.
+    fn registration(&self, controller: &Controller) -> Option<Command> {
+        let brokers = &controller.image().brokers;
+        (0..self.hosts.len()).find_map(|node| {
+            let process = self.process(node)?;
             let (directory, incarnation) =
                 (process.node.directory_id(), process.node.incarnation());
-            let known = image.brokers.get(&node_id(node)).is_some_and(|broker| {
+            let known = brokers.get(&node_id(node)).is_some_and(|broker| {
                 broker.directory == directory && broker.incarnation == incarnation
             });
             if known {
-                continue;
+                return None;
             }
             let broker = RegisterBroker {
                 node: node_id(node),
@@ -194,57 +214,67 @@ impl World {
                 port: 9092,
                 ..RegisterBroker::default()
             };
-            if let Ok(command) = controller.plan_register_broker(broker) {
-                return Some(command);
-            }
+            controller.plan_register_broker(broker).ok()
+        })
+    }
+
+    /// A topic of the plan that is not there is created, not before all of its brokers are known.
+    fn creation(&self, controller: &Controller) -> Option<Command> {
+        self.plan
+            .groups
+            .iter()
+            .enumerate()
+            .find_map(|(place, group)| {
+                let nodes = group.voters.iter().map(|node| node_id(*node)).collect();
+                let request = CreateTopicRequest {
+                    name: format!("topic-{place}"),
+                    id: Self::topic_of(place),
+                    assignments: Some(vec![nodes]),
+                    ..CreateTopicRequest::default()
+                };
+                controller.plan_create_topic(request).ok()
+            })
+    }
+
+    /// Whether a node counts as out of service with the leader of group 0, `None` where it has not
+    /// been heard yet and may be heard still.
+    fn is_silent(&self, leader: usize, broker: i32) -> Option<bool> {
+        let host = self.hosts.get(leader)?;
+        let node = usize::try_from(broker - 1).ok()?;
+        if node == leader {
+            return Some(false);
         }
-        for (place, group) in self.plan.groups.iter().enumerate() {
-            let name = format!("topic-{place}");
-            if image.names.contains_key(&name) {
-                continue;
-            }
-            let nodes = group.voters.iter().map(|node| node_id(*node)).collect();
-            let request = CreateTopicRequest {
-                name,
-                id: Self::topic_of(place),
-                assignments: Some(vec![nodes]),
-                ..CreateTopicRequest::default()
-            };
-            // Not before all of its brokers are known.
-            if let Ok(command) = controller.plan_create_topic(request) {
-                return Some(command);
-            }
-        }
-        if planted::is(Bug::R3) {
-            return None;
-        }
-        for topic in image.topics.values() {
+        let heard = host.heard_us.get(&node).copied();
+        let since = heard.unwrap_or(host.started_us);
+        let silent = self.clock.now_us().saturating_sub(since) >= SESSION_US;
+        (silent || heard.is_some()).then_some(silent)
+    }
+
+    /// A node has replicas that cannot go on replaced, where there are others to fill new ones from.
+    fn replace_lost(&self, controller: &Controller) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for topic in controller.image().topics.values() {
             for (number, partition) in topic.partitions.iter().enumerate() {
-                for replica in &partition.replicas {
-                    let moved_disk = image
-                        .brokers
-                        .get(&replica.node)
-                        .is_some_and(|broker| broker.directory != replica.directory);
-                    if moved_disk
-                        || self
-                            .operator
-                            .lost
-                            .contains_key(&(partition.group, replica.replica))
-                    {
-                        return controller
-                            .plan_replace_replica(&topic.id, number, replica.replica, replica.node)
-                            .ok();
-                    }
-                }
+                let is_lost = |replica: u64| {
+                    self.operator.lost.contains_key(&(partition.group, replica))
+                        && partition.replicas.len() > 1
+                };
+                let lost = partition.replicas.iter().filter(|at| is_lost(at.replica));
+                commands.extend(lost.filter_map(|at| {
+                    controller
+                        .plan_replace_replica(&topic.id, number, at.replica, at.node)
+                        .ok()
+                }));
             }
         }
-        self.next_move(leader)
+        commands
     }
 
     /// A healthy replica goes to a node that has none of its group.
     fn next_move(&mut self, leader: usize) -> Option<Command> {
         let draw = self.operator.moves.pop()?;
-        if self.calm || self.operator.is_busy() {
+        let unsettled = |group: &u64| !self.is_settled(*group);
+        if self.calm || self.operator.is_busy() || self.groups.keys().any(unsettled) {
             return None;
         }
         let controller = &self.process(leader)?.controller;
@@ -291,9 +321,12 @@ impl World {
             .ok()
     }
 
-    /// Writes a command to group 0. Whether it got there is seen in the image.
-    fn command(&mut self, leader: usize, command: &Command) {
-        let Ok(batch) = encode_batch(std::slice::from_ref(command)) else {
+    /// Writes commands to group 0. Whether they got there is seen in the image.
+    fn write_commands(&mut self, leader: usize, commands: &[Command]) {
+        if commands.is_empty() {
+            return;
+        }
+        let Ok(batch) = encode_batch(commands) else {
             return;
         };
         let limits = Limits::new(self.clock.now_ms());
@@ -325,206 +358,11 @@ impl World {
         );
     }
 
-    /// Replicas of the leader's image that the group's configuration does not have yet are brought
-    /// in.
-    fn learn(&mut self, leader: usize) {
-        let Some(process) = self.process(leader) else {
-            return;
-        };
-        let mut wanted = Vec::new();
-        for topic in process.controller.image().topics.values() {
-            for partition in &topic.partitions {
-                for replica in &partition.replicas {
-                    if !partition.first_voters.contains(&replica.replica) {
-                        let node = usize::try_from(replica.node - 1).unwrap_or(0);
-                        wanted.push((partition.group, replica.replica, node));
-                    }
-                }
-            }
-        }
-        for (group, replica, node) in wanted {
-            self.routes.insert((group, replica), node);
-            let known = self
-                .operator
-                .joining
-                .iter()
-                .any(|j| j.group == group && j.new == replica)
-                || self.operator.retired.contains(&(group, replica))
-                || self.is_voter(group, replica);
-            if !known {
-                self.operator.joining.push(Joining {
-                    group,
-                    new: replica,
-                    node,
-                    promote: true,
-                });
-            }
-        }
-    }
-
-    fn is_voter(&self, group: u64, replica: u64) -> bool {
-        self.leader_of(group)
-            .and_then(|leader| self.process(leader))
-            .and_then(|process| {
-                let partition = process.partition(group)?;
-                let conf = partition.group().conf().1;
-                Some(conf.get_voters().contains(&replica) && conf.get_voters_outgoing().is_empty())
-            })
-            .unwrap_or(false)
-    }
-
-    /// Whether the controller's leader is so far that it knows a replica id to be given out.
-    fn knows(&self, group: u64, replica: u64) -> bool {
-        group == CONTROLLER
-            || replica > OWN_REPLICAS
-            || self
-                .leader_of(CONTROLLER)
-                .and_then(|leader| self.process(leader))
-                .is_some_and(|process| process.controller.image().next_replica > replica)
-    }
-
-    /// The members that group should have by the newest image: voters only.
-    fn members_wanted(&self, group: u64) -> Option<Vec<u64>> {
-        if group == CONTROLLER {
-            return Some(
-                self.hosts
-                    .iter()
-                    .map(|host| host.controller_replica)
-                    .collect(),
-            );
-        }
-        let leader = self.leader_of(CONTROLLER)?;
-        let image = self.process(leader)?.controller.image();
-        let topic = image
-            .topics
-            .values()
-            .find(|t| t.partitions.iter().any(|p| p.group == group))?;
-        let partition = topic.partitions.iter().find(|p| p.group == group)?;
-        Some(
-            partition
-                .replicas
-                .iter()
-                .map(|replica| replica.replica)
-                .collect(),
-        )
-    }
-
-    /// Takes every replica that is on its way one step further.
-    fn join(&mut self) {
-        let mut arrived = Vec::new();
-        for joining in self.operator.joining.clone() {
-            if self.join_one(&joining) {
-                arrived.push((joining.group, joining.new));
-            }
-        }
-        self.operator
-            .joining
-            .retain(|joining| !arrived.contains(&(joining.group, joining.new)));
-    }
-
-    /// True when it has arrived.
-    fn join_one(&mut self, joining: &Joining) -> bool {
-        let Joining {
-            group,
-            new,
-            node,
-            promote,
-            ..
-        } = *joining;
-        let Some(leader) = self.leader_of(group) else {
-            return false;
-        };
-        let Some(wanted) = self.members_wanted(group) else {
-            return false;
-        };
-        if promote && !wanted.contains(&new) {
-            // It was lost or replaced itself on its way, unless the image is older than its id.
-            let gone = self.knows(group, new);
-            if gone {
-                self.operator.retired.insert((group, new));
-            }
-            return gone;
-        }
-        let Some(process) = self.process(leader) else {
-            return false;
-        };
-        let Some(partition) = process.partition(group) else {
-            return false;
-        };
-        let conf = partition.group().conf().1.clone();
-        if !conf.get_voters_outgoing().is_empty() {
-            return false;
-        }
-        let is_voter = conf.get_voters().contains(&new);
-        // Who brings in a learner replaces learners only, and none that is on its way itself.
-        let on_its_way = |member: &u64| {
-            self.operator
-                .joining
-                .iter()
-                .any(|j| j.group == group && j.new == *member)
-        };
-        let voters: &[u64] = if promote { conf.get_voters() } else { &[] };
-        let gone: Vec<u64> = voters
-            .iter()
-            .chain(conf.get_learners())
-            .copied()
-            .filter(|member| {
-                !wanted.contains(member)
-                    && !self.is_wanted_learner(group, *member)
-                    && !on_its_way(member)
-            })
-            .collect();
-        let changes = if is_voter || (!promote && conf.get_learners().contains(&new)) {
-            // A voter goes in one change with the one that takes its place.
-            let complete = wanted.iter().all(|id| conf.get_voters().contains(id));
-            if gone.is_empty() || (promote && !complete) {
-                self.summary.replicas_replaced += u64::from(promote);
-                return true;
-            }
-            gone.iter().map(|member| Change::Remove(*member)).collect()
-        } else if !conf.get_learners().contains(&new) {
-            vec![Change::AddLearner(new)]
-        } else {
-            let here = self
-                .process(node)
-                .and_then(|process| process.node.handle(group));
-            let last = process
-                .node
-                .handle(group)
-                .map_or(0, |handle| handle.reader().last_index());
-            let matched = partition.group().matched(new);
-            if here.is_none_or(|handle| handle.replica() != new) || matched + 8 < last {
-                return false;
-            }
-            std::iter::once(Change::AddVoter(new))
-                .chain(gone.iter().map(|member| Change::Remove(*member)))
-                .collect()
-        };
-        self.operator.requests += 1;
-        let ticket = Ticket {
-            connection: OPERATOR,
-            request: self.operator.requests,
-            slot: 0,
-        };
-        self.inputs(
-            leader,
-            vec![(
-                group,
-                Input::Change {
-                    group,
-                    ticket,
-                    changes,
-                },
-            )],
-        );
-        false
-    }
-
-    fn is_wanted_learner(&self, group: u64, replica: u64) -> bool {
-        self.groups
-            .get(&group)
-            .and_then(|place| self.operator.learners.get(place))
-            .is_some_and(|(_, learner)| *learner == Some(replica))
+    /// The learner that the plan wants of a group, as it is now.
+    #[must_use]
+    pub fn learner_of(&self, group: u64) -> Option<u64> {
+        let place = self.groups.get(&group)?;
+        self.operator.learners.get(place)?.1
     }
 
     /// Groups with a learner get it, and a new one where it was lost.
@@ -565,21 +403,13 @@ impl World {
                 }
                 _ => {}
             }
-            let id = self.operator.next_replica();
+            self.operator.next_learner += 1;
+            let id = self.operator.next_learner;
             if let Some(old) = known {
                 self.operator.lost.remove(&(group, old));
-                self.operator
-                    .joining
-                    .retain(|j| j.group != group || j.new != old);
             }
             self.operator.learners.insert(place, (node, Some(id)));
             self.create(node, group, id, Self::topic_of(place), voters);
-            self.operator.joining.push(Joining {
-                group,
-                new: id,
-                node,
-                promote: false,
-            });
         }
     }
 
@@ -600,60 +430,35 @@ impl World {
             let Some(wanted) = self.members_wanted(group) else {
                 continue;
             };
-            let learner = self.groups.get(&group).and_then(|place| {
-                let (_, learner) = self.operator.learners.get(place)?;
-                *learner
-            });
-            self.operator.lost.retain(|(of, replica), _| {
-                *of != group || wanted.contains(replica) || learner == Some(*replica)
-            });
+            let is_wanted = |id: u64| wanted.voters.contains(&id) || wanted.learners.contains(&id);
+            self.operator
+                .lost
+                .retain(|(of, replica), _| *of != group || is_wanted(*replica));
             for node in 0..self.hosts.len() {
                 let Some(handle) = self.process(node).and_then(|p| p.node.handle(group)) else {
                     continue;
                 };
                 let replica = handle.replica();
-                let member = wanted.contains(&replica)
-                    || self.is_wanted_learner(group, replica)
+                // One that the image of the controller's leader does not know yet is newer than it.
+                let member = is_wanted(replica)
+                    || replica >= wanted.next_replica
                     || self.is_member(group, replica);
-                if !member && !self.operator.is_busy() && self.knows(group, replica) {
+                if !member && self.is_settled(group) {
                     self.operator.retired.insert((group, replica));
                     self.remove(node, group);
                 }
             }
         }
-        let own: Vec<u64> = self
-            .hosts
-            .iter()
-            .map(|host| host.controller_replica)
-            .collect();
-        self.operator
-            .lost
-            .retain(|(of, replica), _| *of != CONTROLLER || own.contains(replica));
-        self.replace_controller_replicas();
-    }
-
-    /// A replica of group 0 that is set aside comes back under a new id.
-    fn replace_controller_replicas(&mut self) {
-        let lost: Vec<(u64, usize)> = self
-            .operator
-            .lost
-            .iter()
+        // Who cannot go on with his replica of group 0 begins again with an empty directory.
+        let lost = self.operator.lost.iter();
+        let lost: Vec<(u64, usize)> = lost
             .filter(|((group, _), _)| *group == CONTROLLER)
             .map(|((_, replica), node)| (*replica, *node))
             .collect();
-        for (old, node) in lost {
-            if self.process(node).is_none() {
-                continue;
-            }
-            let new = self.operator.next_replica();
-            if let Some(host) = self.hosts.get_mut(node) {
-                host.controller_replica = new;
-            }
-            self.routes.insert((CONTROLLER, new), node);
-            self.operator.lost.remove(&(CONTROLLER, old));
-            self.operator.replace(CONTROLLER, new, node);
-            let voters = (1..=self.plan.nodes as u64).collect();
-            self.create(node, CONTROLLER, new, metadata_topic(), voters);
+        for (replica, node) in lost {
+            self.operator.lost.remove(&(CONTROLLER, replica));
+            self.lose_disk(node);
+            self.start_later(node);
         }
     }
 
@@ -689,13 +494,9 @@ impl World {
     /// The replicas that a group should have in the end, with their nodes.
     #[must_use]
     pub fn expected_members(&self, group: u64) -> Vec<(u64, usize)> {
-        let mut members = self.members_wanted(group).unwrap_or_default();
-        let learner = self
-            .groups
-            .get(&group)
-            .and_then(|place| self.operator.learners.get(place))
-            .and_then(|(_, learner)| *learner);
-        members.extend(learner);
+        let wanted = self.members_wanted(group);
+        let members =
+            wanted.map_or_else(Vec::new, |wanted| [wanted.voters, wanted.learners].concat());
         members
             .into_iter()
             .filter_map(|replica| Some((replica, *self.routes.get(&(group, replica))?)))

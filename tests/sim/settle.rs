@@ -67,11 +67,9 @@ impl World {
     fn is_quiet(&self) -> bool {
         self.clients.iter().all(|client| client.open() == 0)
             && !self.operator.is_busy()
-            && self
-                .groups
-                .keys()
-                .chain([&CONTROLLER])
-                .all(|group| no_group_stuck::check(&self.standing(*group)).is_ok())
+            && self.groups.keys().chain([&CONTROLLER]).all(|group| {
+                self.is_settled(*group) && no_group_stuck::check(&self.standing(*group)).is_ok()
+            })
     }
 
     fn standing(&self, group: u64) -> Standing {

@@ -167,7 +167,7 @@ impl World {
                 )
             })
             .collect();
-        let mut hosts: Vec<Host> = (0..nodes).map(|at| Host::new(at as u64 + 1)).collect();
+        let mut hosts: Vec<Host> = (0..nodes).map(|_| Host::new()).collect();
         for host in &mut hosts {
             let skew = plan.skew_permille;
             host.clock_permille = 1000 + rng.between(0, 2 * skew) - skew;
@@ -359,6 +359,10 @@ impl World {
             let noticed = self.rng.between(MS / 2, 200 * MS);
             self.notice_lost(from, &messages, noticed);
             return;
+        }
+        let now = self.clock.now_us();
+        if let Some(host) = self.hosts.get_mut(to) {
+            host.heard_us.insert(from, now);
         }
         let inputs = messages
             .into_iter()
