@@ -133,6 +133,19 @@ impl Published {
     }
 }
 
+/// How far a leader knows a replica of its group to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The replica.
+    pub replica: u64,
+    /// The offset behind all that it is known to hold.
+    pub end_offset: i64,
+    /// Ticks since it was heard.
+    pub silent_ticks: u32,
+    /// Ticks since it was heard with all that the leader has.
+    pub lagging_ticks: u32,
+}
+
 /// A committed batch of a group whose commits are delivered to the host (the controller's).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommittedBatch {

@@ -46,7 +46,8 @@ pub mod shard;
 mod sync;
 
 pub use api::{
-    Acks, CommittedBatch, Produce, ProduceError, ProduceOutcome, Produced, Published, Role, Ticket,
+    Acks, CommittedBatch, Produce, ProduceError, ProduceOutcome, Produced, Progress, Published,
+    Role, Ticket,
 };
 pub use config::{GroupConfig, GroupSettings};
 pub use partition::PartitionHandle;

@@ -15,7 +15,9 @@ use riverrun_storage::planted::{self, Bug};
 use riverrun_storage::{EntryKind, LogEntry, LogReader, LogStart, ProducerState};
 use uuid::Uuid;
 
-use crate::api::{Acks, CommittedBatch, Produce, ProduceError, Produced, Published, Role, Ticket};
+use crate::api::{
+    Acks, CommittedBatch, Produce, ProduceError, Produced, Progress, Published, Role, Ticket,
+};
 use crate::conf;
 use crate::config::GroupSettings;
 use crate::group::{Group, Op, Out};
@@ -41,6 +43,7 @@ struct HandleInner {
     shard: usize,
     published: RwLock<Published>,
     in_sync: RwLock<Arc<[u64]>>,
+    progress: RwLock<Arc<[Progress]>>,
     reader: LogReader,
 }
 
@@ -60,6 +63,7 @@ impl PartitionHandle {
                 shard,
                 published: RwLock::new(published),
                 in_sync: RwLock::new(Arc::default()),
+                progress: RwLock::new(Arc::default()),
                 reader,
             }),
         }
@@ -111,6 +115,13 @@ impl PartitionHandle {
     #[must_use]
     pub fn in_sync(&self) -> Arc<[u64]> {
         Arc::clone(&self.inner.in_sync.read())
+    }
+
+    /// How far the members of the controller's group were at the last tick; empty where this replica does
+    /// not lead it, and for every other group.
+    #[must_use]
+    pub fn progress(&self) -> Arc<[Progress]> {
+        Arc::clone(&self.inner.progress.read())
     }
 
     pub(crate) fn publish(&self, value: Published) {
@@ -616,6 +627,32 @@ impl Partition {
         }
         self.pump(out);
         self.publish_in_sync(out);
+        if self.deliver {
+            self.publish_progress();
+        }
+    }
+
+    fn publish_progress(&self) {
+        let mut progress = Vec::new();
+        if self.group.is_leader() {
+            let log = self.group.log();
+            for replica in conf::members(self.group.conf().1) {
+                let own = replica == self.group.replica();
+                let peer = self.peers.get(replica);
+                let matched = if own {
+                    log.last()
+                } else {
+                    self.group.matched(replica)
+                };
+                progress.push(Progress {
+                    replica,
+                    end_offset: log.offset_after(matched.clamp(log.start().prev_index, log.last())),
+                    silent_ticks: if own { 0 } else { peer.silent_ticks },
+                    lagging_ticks: if own { 0 } else { peer.lagging_ticks },
+                });
+            }
+        }
+        *self.handle.inner.progress.write() = progress.into();
     }
 
     pub(crate) fn send(&self, to: u64, body: Body, out: &mut Vec<Effect>) {

@@ -1,9 +1,18 @@
-//! What this node knows of the controller's log and its replicas.
+//! The controller's log and its replicas, by the word of whoever leads it.
 
+use std::time::Duration;
+
+use riverrun_replication::controller::QuorumReplica as Replica;
 use riverrun_replication::node::CONTROLLER_GROUP;
 use uuid::Uuid;
 
 use crate::broker::Broker;
+use crate::cluster::protocol::{AskQuorum, Question, Quorum, QuorumReplica, Reply};
+use crate::peers::Callee;
+use crate::start::TICK;
+
+/// How long the node that leads group 0 may take to answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// The controller's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,45 +38,88 @@ pub(crate) struct ReplicaView {
 }
 
 impl Broker {
-    /// The controller's log as this node sees it: how far others are only their leader knows.
-    pub(crate) fn quorum(&self) -> QuorumView {
+    /// What this node knows as the leader of group 0; nothing of the replicas where it is not.
+    pub(crate) fn led_quorum(&self) -> Quorum {
+        let Some(handle) = self.runtime().handle(CONTROLLER_GROUP) else {
+            return Quorum::default();
+        };
+        let ms = |ticks: u32| i64::from(ticks) * i64::try_from(TICK.as_millis()).unwrap_or(0);
+        let progress = handle.progress();
+        let replicas = progress.iter().map(|progress| QuorumReplica {
+            replica: progress.replica,
+            end_offset: progress.end_offset,
+            silent_ms: ms(progress.silent_ticks),
+            lagging_ms: ms(progress.lagging_ticks),
+        });
+        Quorum {
+            high_watermark: handle.published().high_watermark,
+            replicas: replicas.collect(),
+        }
+    }
+
+    /// The controller's log as its leader sees it; where that is not to be reached, as this node does.
+    pub(crate) async fn quorum(&self) -> QuorumView {
+        let leader = self.controller_node();
+        let known = if leader == self.config().node_id || leader < 0 {
+            self.led_quorum()
+        } else {
+            let question = Question::Quorum(AskQuorum {}).into_bytes();
+            let answer = self
+                .peers()
+                .call(Callee::Node(leader), question, ANSWER_WAIT);
+            match answer.await.map(Reply::from_bytes) {
+                Ok(Some(Reply::Quorum(quorum))) => quorum,
+                _ => self.led_quorum(),
+            }
+        };
+        self.view(leader, &known)
+    }
+
+    fn view(&self, leader_id: i32, known: &Quorum) -> QuorumView {
         let handle = self.runtime().handle(CONTROLLER_GROUP);
         let published = handle.map(|handle| handle.published());
         let own = self.config().node_id;
         let mut replicas = self.catalog().read(|image| image.quorum.replicas.clone());
         replicas.sort_by_key(|replica| replica.at.node);
-        let leader_id = self.controller_node();
         let said = self.leaders().of_group(CONTROLLER_GROUP);
         let terms = published.map(|published| published.term).into_iter();
         let term = terms.chain(said.map(|lead| lead.term)).max();
-        let view = |node: i32, directory: Uuid| {
-            let of_own = published.filter(|_| node == own);
-            let leads = node == leader_id && node == own;
+        let now = self.now_ms();
+        let view = |replica: &Replica| {
+            let found = known
+                .replicas
+                .iter()
+                .find(|r| r.replica == replica.at.replica);
+            let of_own = published.filter(|_| replica.at.node == own);
+            let leads = replica.at.node == leader_id;
             ReplicaView {
-                node,
-                directory,
-                log_end_offset: of_own.map_or(-1, |published| published.end_offset),
+                node: replica.at.node,
+                directory: replica.at.directory,
+                log_end_offset: found.map_or_else(
+                    || of_own.map_or(-1, |published| published.end_offset),
+                    |found| found.end_offset,
+                ),
                 // A leader does not ask itself, and always has everything.
-                last_fetch_ms: -1,
-                last_caught_up_ms: if leads { self.now_ms() } else { -1 },
+                last_fetch_ms: found
+                    .filter(|_| !leads)
+                    .map_or(-1, |found| now - found.silent_ms),
+                last_caught_up_ms: found.map_or(-1, |found| now - found.lagging_ms),
             }
         };
         let of_kind = |votes: bool| {
             let chosen = replicas.iter().filter(|replica| replica.votes == votes);
-            chosen
-                .map(|replica| view(replica.at.node, replica.at.directory))
-                .collect()
+            chosen.map(view).collect()
         };
-        let mut voters: Vec<ReplicaView> = of_kind(true);
-        if voters.is_empty() {
-            // A cluster whose log names no replicas has this one.
-            voters.push(view(own, self.runtime().node().directory_id()));
-        }
+        let high_watermark = if known.replicas.is_empty() {
+            published.map_or(-1, |published| published.high_watermark)
+        } else {
+            known.high_watermark
+        };
         QuorumView {
             leader_id,
             leader_epoch: term.map_or(-1, |term| i32::try_from(term).unwrap_or(i32::MAX)),
-            high_watermark: published.map_or(-1, |published| published.high_watermark),
-            voters,
+            high_watermark,
+            voters: of_kind(true),
             observers: of_kind(false),
         }
     }

@@ -36,7 +36,7 @@ use crate::reconcile;
 /// How long a start waits for its partitions to be led.
 const LEADERS_WAIT: Duration = Duration::from_secs(5);
 /// One tick of every group (the election timeout of data groups is ten of them and more).
-const TICK: Duration = Duration::from_millis(50);
+pub(crate) const TICK: Duration = Duration::from_millis(50);
 
 /// A broker that serves.
 #[derive(Debug)]

@@ -212,6 +212,7 @@ async fn answer(broker: &Arc<Broker>, from: &Hello, question: Question) -> Reply
         }
         Question::Propose(propose) => write(broker, propose).await,
         Question::Closed(closed) => note(broker, &closed),
+        Question::Quorum(_) => Reply::Quorum(broker.led_quorum()),
     }
 }
 

@@ -5,6 +5,7 @@
 //! | Founding | every voter, by a node with an empty directory | who it is, and how it came to its cluster, if it did |
 //! | Join | any node of a running cluster | the order to create a replica of group 0 |
 //! | Propose | the node that leads group 0 | where in group 0's log the commands lie |
+//! | Quorum | the node that leads group 0 | how far it knows the replicas of group 0 to be |
 //! | Closed | the node that leads group 0 | that it knows: this node accepts nothing for a topic any more |
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ pub(crate) enum Question {
     Propose(Propose),
     #[prost(message, tag = "4")]
     Closed(Closed),
+    #[prost(message, tag = "5")]
+    Quorum(AskQuorum),
 }
 
 /// An answer.
@@ -40,17 +43,19 @@ pub(crate) enum Reply {
     Proposed(Proposed),
     #[prost(message, tag = "5")]
     Noted(Noted),
+    #[prost(message, tag = "6")]
+    Quorum(Quorum),
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
 struct QuestionFrame {
-    #[prost(oneof = "Question", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "Question", tags = "1, 2, 3, 4, 5")]
     question: Option<Question>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
 struct ReplyFrame {
-    #[prost(oneof = "Reply", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Reply", tags = "1, 2, 3, 4, 5, 6")]
     reply: Option<Reply>,
 }
 
@@ -147,6 +152,33 @@ pub(crate) struct Closed {
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(crate) struct Noted {}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct AskQuorum {}
+
+/// What the leader of group 0 knows of its replicas.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Quorum {
+    #[prost(int64, tag = "1")]
+    pub(crate) high_watermark: i64,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) replicas: Vec<QuorumReplica>,
+}
+
+/// How far one of them is.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct QuorumReplica {
+    #[prost(uint64, tag = "1")]
+    pub(crate) replica: u64,
+    #[prost(int64, tag = "2")]
+    pub(crate) end_offset: i64,
+    /// Since it was heard.
+    #[prost(int64, tag = "3")]
+    pub(crate) silent_ms: i64,
+    /// Since it was heard with everything.
+    #[prost(int64, tag = "4")]
+    pub(crate) lagging_ms: i64,
+}
 
 /// Why a question is not answered.
 #[derive(Clone, PartialEq, Eq, Message)]

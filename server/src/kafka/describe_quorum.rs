@@ -17,8 +17,9 @@ const TOPIC: &str = "__cluster_metadata";
 /// The version that first tells directories and nodes.
 const WITH_NODES: i16 = 2;
 
-pub(crate) fn handle(call: &Call, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
-    let view = call.broker.quorum();
+pub(crate) async fn handle(call: Call, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
+    let view = call.broker.quorum().await;
+    let call = &call;
     let mut seen = BTreeSet::new();
     let topics = request.topics.iter().filter_map(|topic| {
         let partitions: Vec<_> = topic

@@ -194,7 +194,7 @@ pub(crate) static APIS: &[Api] = &[
     ),
     row(
         ApiKey::DescribeQuorum,
-        Handler::Plain(|call, r| inline(&call, r, describe_quorum::handle)),
+        Handler::Plain(|call, r| later(call, r, describe_quorum::handle)),
     ),
     row(
         ApiKey::DescribeCluster,
