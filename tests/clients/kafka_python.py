@@ -62,7 +62,7 @@ def send(producer, topic, name):
 def check(compression, places):
     topic = f"{PREFIX}-{compression}"
     admin = KafkaAdminClient(bootstrap_servers=BROKERS)
-    admin.create_topics([NewTopic(topic, 3, 1, topic_configs={"retention.ms": "-1"})])
+    admin.create_topics([NewTopic(topic, 3, -1, topic_configs={"retention.ms": "-1"})])
     admin.close()
 
     producer = KafkaProducer(

@@ -6,6 +6,7 @@ mod cold_reads;
 pub(crate) mod requests;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use requests::Connection;
 
 /// How long the absence of an answer is watched. An answer that is wrongly given comes within
 /// microseconds of the write.
-const ABSENCE: Duration = Duration::from_millis(700);
+pub(crate) const ABSENCE: Duration = Duration::from_millis(700);
 const KAFKA_STORAGE_ERROR: i16 = 56;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -51,24 +52,18 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A broker with the shim in it.
-struct Shimmed {
-    node: Node,
+/// The shim of one process.
+pub(crate) struct Shim {
+    library: PathBuf,
     control: PathBuf,
     log: PathBuf,
     _directory: tempfile::TempDir,
 }
 
-impl Shimmed {
-    fn start() -> Result<Self> {
-        if foreign_brokers().is_some() {
-            return Err(skip(
-                "fsync under a preloaded library",
-                "the broker is not ours",
-            ));
-        }
-        let directory =
-            tempfile::tempdir_in(target_dir()?.join("tmp")).or_else(|_| tempfile::tempdir())?;
+impl Shim {
+    pub(crate) fn new() -> Result<Self> {
+        let tmp = target_dir()?.join("tmp");
+        let directory = tempfile::tempdir_in(tmp).or_else(|_| tempfile::tempdir())?;
         let library = directory.path().join("shim.so");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fsync/shim.c");
         let status = Command::new("cc")
@@ -83,30 +78,61 @@ impl Shimmed {
         let log = directory.path().join("calls");
         std::fs::write(&control, "p")?;
         std::fs::write(&log, "")?;
-        let node = Node::start_with(vec![
-            ("LD_PRELOAD", library.into_os_string()),
-            ("RIVERRUN_SHIM_CONTROL", control.clone().into_os_string()),
-            ("RIVERRUN_SHIM_LOG", log.clone().into_os_string()),
-        ])?;
         Ok(Self {
-            node,
+            library,
             control,
             log,
             _directory: directory,
         })
     }
 
-    fn set(&self, mode: &str) -> Result<()> {
+    /// What puts it into a process.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, OsString)> {
+        vec![
+            ("LD_PRELOAD", self.library.clone().into_os_string()),
+            (
+                "RIVERRUN_SHIM_CONTROL",
+                self.control.clone().into_os_string(),
+            ),
+            ("RIVERRUN_SHIM_LOG", self.log.clone().into_os_string()),
+        ]
+    }
+
+    pub(crate) fn set(&self, mode: &str) -> Result<()> {
         // Renamed into place: the shim must never read an empty file.
         let aside = self.control.with_extension("new");
         std::fs::write(&aside, mode)?;
         std::fs::rename(aside, &self.control)?;
         Ok(())
     }
+}
+
+/// A broker with the shim in it.
+struct Shimmed {
+    node: Node,
+    shim: Shim,
+}
+
+impl Shimmed {
+    fn start() -> Result<Self> {
+        if foreign_brokers().is_some() {
+            return Err(skip(
+                "fsync under a preloaded library",
+                "the broker is not ours",
+            ));
+        }
+        let shim = Shim::new()?;
+        let node = Node::start_with(shim.environment())?;
+        Ok(Self { node, shim })
+    }
+
+    fn set(&self, mode: &str) -> Result<()> {
+        self.shim.set(mode)
+    }
 
     /// A line of ours among those of the shim.
     fn mark(&self, what: &str) -> Result<()> {
-        let mut log = OpenOptions::new().append(true).open(&self.log)?;
+        let mut log = OpenOptions::new().append(true).open(&self.shim.log)?;
         log.write_all(format!("mark {what}\n").as_bytes())?;
         Ok(())
     }
@@ -224,7 +250,7 @@ fn names_of(shimmed: &mut Shimmed) -> Result<()> {
     let status = shimmed.node.stop()?;
     ensure!(status.success(), "it ended with {status}");
     shimmed.mark("stopped")?;
-    let calls = std::fs::read_to_string(&shimmed.log)?;
+    let calls = std::fs::read_to_string(&shimmed.shim.log)?;
     let named = judge_names(&calls, &shimmed.node.data())?;
     ensure!(named >= 20, "the shim saw only {named} names:\n{calls}");
     Ok(())

@@ -31,6 +31,8 @@ pub(crate) struct Connection {
     stream: TcpStream,
     /// What a produce says of how long its answer may take.
     pub(crate) timeout_ms: i32,
+    /// How long [`Connection::call`] waits.
+    pub(crate) patience: Duration,
     next: i32,
     received: BytesMut,
 }
@@ -42,6 +44,7 @@ impl Connection {
         Ok(Self {
             stream,
             timeout_ms: 30_000,
+            patience: PATIENCE,
             next: 1,
             received: BytesMut::new(),
         })
@@ -57,7 +60,7 @@ impl Connection {
         self.next
     }
 
-    /// Creates a topic of one partition.
+    /// Creates a topic of one partition, with as many replicas as the broker thinks right.
     pub(crate) fn create_topic(&mut self, name: &str, configs: &[(&str, &str)]) -> Result<()> {
         let configs = configs
             .iter()
@@ -69,7 +72,7 @@ impl Connection {
         let topic = CreatableTopic {
             name: name.to_owned(),
             num_partitions: 1,
-            replication_factor: 1,
+            replication_factor: -1,
             assignments: Vec::new(),
             configs,
         };
@@ -94,7 +97,7 @@ impl Connection {
         let frame = encode_request(request, version, id, Some("test"))?;
         self.stream.write_all(&frame.into_bytes())?;
         let answer = self
-            .frame(id, PATIENCE)?
+            .frame(id, self.patience)?
             .with_context(|| format!("no answer to {}", R::API.name()))?;
         Ok(decode_response(&answer, version)?)
     }

@@ -12,9 +12,9 @@ use anyhow::{Result, bail, ensure};
 use libtest_mimic::Trial;
 use std::sync::Mutex;
 
-pub(super) const PARTITIONS: usize = 3;
+pub(crate) const PARTITIONS: usize = 3;
 
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     seed: u64,
     /// The timestamp of every partition's first event. It is the present: brokers forget producers
     /// whose last event is older than a day, and with them which of their batches they have.
@@ -32,7 +32,7 @@ struct State {
 }
 
 impl Ledger {
-    pub(super) fn new(seed: u64) -> Ledger {
+    pub(crate) fn new(seed: u64) -> Ledger {
         Ledger {
             seed,
             begun_ms: now_ms(),
@@ -41,7 +41,7 @@ impl Ledger {
     }
 
     /// The event that is number `n` of a partition: of any size from a few bytes to 2 KiB.
-    pub(super) fn event(&self, partition: usize, n: i64) -> Event {
+    pub(crate) fn event(&self, partition: usize, n: i64) -> Event {
         let mut state =
             self.seed ^ (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ partition as u64;
         let mut next = || {
@@ -65,7 +65,7 @@ impl Ledger {
         }
     }
 
-    pub(super) fn sending(&self, partition: usize) -> i64 {
+    pub(crate) fn sending(&self, partition: usize) -> i64 {
         let mut state = self.state.lock().unwrap();
         let n = state.sent[partition];
         state.sent[partition] += 1;
@@ -73,7 +73,7 @@ impl Ledger {
     }
 
     /// The producer's report about event `n`: the offset, or why there is none.
-    pub(super) fn acknowledge(&self, partition: usize, n: i64, offset: Result<i64, String>) {
+    pub(crate) fn acknowledge(&self, partition: usize, n: i64, offset: Result<i64, String>) {
         let mut state = self.state.lock().unwrap();
         let due = state.acknowledged[partition];
         let wrong = match offset {
@@ -93,7 +93,7 @@ impl Ledger {
     }
 
     /// A consumer was given this.
-    pub(super) fn read(&self, partition: usize, stored: &Stored) -> Result<()> {
+    pub(crate) fn read(&self, partition: usize, stored: &Stored) -> Result<()> {
         let expected = self.event(partition, stored.offset);
         ensure!(
             stored.event == expected,
@@ -111,33 +111,33 @@ impl Ledger {
         Ok(())
     }
 
-    pub(super) fn violated(&self, what: String) {
+    pub(crate) fn violated(&self, what: String) {
         self.state.lock().unwrap().violation.get_or_insert(what);
     }
 
     /// An error if anything has gone wrong that nobody waited for.
-    pub(super) fn intact(&self) -> Result<()> {
+    pub(crate) fn intact(&self) -> Result<()> {
         match &self.state.lock().unwrap().violation {
             None => Ok(()),
             Some(violation) => bail!("{violation}"),
         }
     }
 
-    pub(super) fn sent(&self) -> [i64; PARTITIONS] {
+    pub(crate) fn sent(&self) -> [i64; PARTITIONS] {
         self.state.lock().unwrap().sent
     }
 
-    pub(super) fn acknowledged(&self) -> [i64; PARTITIONS] {
+    pub(crate) fn acknowledged(&self) -> [i64; PARTITIONS] {
         self.state.lock().unwrap().acknowledged
     }
 
-    pub(super) fn acknowledged_in_all(&self) -> i64 {
+    pub(crate) fn acknowledged_in_all(&self) -> i64 {
         self.acknowledged().iter().sum()
     }
 
     /// How far a partition must reach: what was acknowledged must be there, and what was once read
     /// may not vanish.
-    pub(super) fn due(&self, partition: usize) -> i64 {
+    pub(crate) fn due(&self, partition: usize) -> i64 {
         let state = self.state.lock().unwrap();
         state.acknowledged[partition].max(state.read[partition])
     }

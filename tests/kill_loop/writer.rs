@@ -1,6 +1,7 @@
 //! The producer that writes on through every kill.
 
 use super::ledger::{Ledger, PARTITIONS};
+use super::run::Run;
 use crate::kafka::config;
 use anyhow::{Context, Result, ensure};
 use rdkafka::client::ClientContext;
@@ -12,8 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Events sent in one go, and the pause between two of them: some 2 MB/s in all.
-const BURST: usize = 30;
+/// Between two bursts.
 const PAUSE: Duration = Duration::from_millis(10);
 
 type Place = Box<(usize, i64)>;
@@ -35,15 +35,17 @@ impl ProducerContext for Reports {
     }
 }
 
-pub(super) struct Writer {
+pub(crate) struct Writer {
     producer: Arc<ThreadedProducer<Reports>>,
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<Result<()>>,
 }
 
 impl Writer {
-    pub(super) fn start(brokers: &str, topic: &str, ledger: &Arc<Ledger>) -> Result<Writer> {
-        let producer: ThreadedProducer<Reports> = config(brokers)
+    /// Sends `burst` events, spread over the partitions, and pauses.
+    pub(crate) fn start(run: &Run, burst: usize) -> Result<Writer> {
+        let ledger = &run.ledger;
+        let producer: ThreadedProducer<Reports> = config(&run.brokers)
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("linger.ms", "2")
@@ -56,9 +58,9 @@ impl Writer {
         let producer = Arc::new(producer);
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, stopped) = (Arc::clone(&producer), Arc::clone(&stop));
-        let (ledger, topic) = (Arc::clone(ledger), topic.to_owned());
+        let (ledger, topic) = (Arc::clone(ledger), run.topic.clone());
         let thread = thread::spawn(move || {
-            let result = write(&sender, &topic, &ledger, &stopped);
+            let result = write(&sender, &topic, &ledger, burst, &stopped);
             if let Err(error) = &result {
                 ledger.violated(format!("the producer: {error:#}"));
             }
@@ -72,7 +74,7 @@ impl Writer {
     }
 
     /// Sends nothing more and waits until everything sent has been answered.
-    pub(super) fn finish(self, limit: Duration) -> Result<()> {
+    pub(crate) fn finish(self, limit: Duration) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()?;
         self.producer
@@ -85,11 +87,12 @@ fn write(
     producer: &ThreadedProducer<Reports>,
     topic: &str,
     ledger: &Ledger,
+    burst: usize,
     stopped: &AtomicBool,
 ) -> Result<()> {
     while !stopped.load(Ordering::Relaxed) {
-        for burst in 0..BURST {
-            let partition = burst % PARTITIONS;
+        for number in 0..burst {
+            let partition = number % PARTITIONS;
             let n = ledger.sending(partition);
             send(producer, topic, ledger, partition, n)?;
         }

@@ -53,7 +53,8 @@ pub(crate) fn wait<T>(future: impl Future<Output = T>) -> Result<T> {
         .block_on(future))
 }
 
-/// Creates a topic that keeps old timestamps for ever.
+/// Creates a topic that keeps old timestamps for ever, with as many replicas as the brokers think
+/// right.
 pub(crate) fn create_topic(
     brokers: &str,
     name: &str,
@@ -62,15 +63,36 @@ pub(crate) fn create_topic(
 ) -> Result<()> {
     let count = i32::try_from(partitions)?;
     let mut topic =
-        NewTopic::new(name, count, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        NewTopic::new(name, count, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
     for (name, value) in configs {
         topic = topic.set(name, value);
     }
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
-    for result in wait(admin(brokers)?.create_topics([&topic], &options))?? {
-        result.map_err(|(name, code)| anyhow!("creating topic {name}: {code}"))?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut asked_again = false;
+    loop {
+        let created = wait(admin(brokers)?.create_topics([&topic], &options))?;
+        let failed = match created.map(|results| results.into_iter().next()) {
+            Ok(Some(Ok(_))) => return Ok(()),
+            Ok(Some(Err((_, code)))) => code,
+            Ok(None) => bail!("no answer to the creation of topic {name}"),
+            Err(error) => error.rdkafka_error_code().context(error)?,
+        };
+        match failed {
+            // The broker that was asked is gone, or there is nobody yet who could write it down.
+            RDKafkaErrorCode::NotController
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::RequestTimedOut
+                if Instant::now() < deadline =>
+            {
+                asked_again = true;
+            }
+            RDKafkaErrorCode::TopicAlreadyExists if asked_again => return Ok(()),
+            code => bail!("creating topic {name}: {code}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(())
 }
 
 /// Where one event went.

@@ -32,6 +32,8 @@ mod trial;
 
 #[path = "../clients/mod.rs"]
 mod clients;
+#[path = "../cluster/mod.rs"]
+mod cluster;
 #[path = "../fsync/mod.rs"]
 mod fsync;
 #[path = "../kill_loop/mod.rs"]
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     let args = libtest_mimic::Arguments::from_args();
     let mut trials = Vec::new();
     // The longest first, so that it shares the cores with all the others.
+    trials.extend(cluster::trials());
     trials.extend(kill_loop::trials());
     trials.extend(real_input::trials());
     trials.extend(real_files::trials());

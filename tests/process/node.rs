@@ -21,11 +21,20 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 /// How long a broker may take to end after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
+/// How a broker is started.
+enum Form {
+    /// `riverrun dev`.
+    Dev,
+    /// `riverrun server`, with a port for other nodes and settings beside its places.
+    Server { nodes: u16, settings: Vec<String> },
+}
+
 /// A broker on a directory of its own and a port that stays the same when it is started again.
 pub(crate) struct Node {
     child: Option<Child>,
     directory: TempDir,
     port: u16,
+    form: Form,
     /// Everything it wrote to its standard output and error, of all its lives.
     log: Arc<Mutex<String>>,
     /// Whether this life has said where it listens.
@@ -52,20 +61,56 @@ impl Node {
         command: Vec<OsString>,
         environment: Vec<(&'static str, OsString)>,
     ) -> Result<Node> {
+        let mut node = Node::prepare(Form::Dev, command, environment)?;
+        node.spawn()?;
+        node.wait_ready()?;
+        Ok(node)
+    }
+
+    /// A node of a cluster on an empty directory, which is not started: see [`Node::set`].
+    pub(crate) fn of_cluster(environment: Vec<(&'static str, OsString)>) -> Result<Node> {
+        let nodes = free_port()?;
+        let settings = Vec::new();
+        Node::prepare(Form::Server { nodes, settings }, Vec::new(), environment)
+    }
+
+    fn prepare(
+        form: Form,
+        command: Vec<OsString>,
+        environment: Vec<(&'static str, OsString)>,
+    ) -> Result<Node> {
         let tmp = target_dir()?.join("tmp");
         std::fs::create_dir_all(&tmp)?;
-        let mut node = Node {
+        Ok(Node {
             child: None,
             directory: tempfile::Builder::new().prefix("node-").tempdir_in(tmp)?,
             port: free_port()?,
+            form,
             log: Arc::default(),
             listening: Arc::default(),
             command,
             environment,
-        };
-        node.spawn()?;
-        node.wait_ready()?;
-        Ok(node)
+        })
+    }
+
+    /// Settings of a node of a cluster, which every later life is started with.
+    pub(crate) fn set(&mut self, given: impl IntoIterator<Item = String>) {
+        if let Form::Server { settings, .. } = &mut self.form {
+            *settings = given.into_iter().collect();
+        }
+    }
+
+    /// Where other nodes reach it, if they can.
+    pub(crate) fn for_nodes(&self) -> String {
+        match self.form {
+            Form::Dev => String::new(),
+            Form::Server { nodes, .. } => format!("127.0.0.1:{nodes}"),
+        }
+    }
+
+    /// Whether a life of it was begun and not ended by us.
+    pub(crate) fn is_started(&self) -> bool {
+        self.child.is_some()
     }
 
     pub(crate) fn brokers(&self) -> String {
@@ -109,11 +154,7 @@ impl Node {
         let mut command = Command::new(words.next().unwrap_or(&program));
         let mut child = command
             .args(words)
-            .arg("dev")
-            .arg("--data")
-            .arg(self.data())
-            .arg("--kafka")
-            .arg(self.brokers())
+            .args(self.arguments())
             .envs(self.environment.iter().cloned())
             .env("RIVERRUN_TEST_DIRECTORY", self.directory.path())
             .stdin(Stdio::null())
@@ -128,6 +169,30 @@ impl Node {
         self.gather(stderr, None);
         self.child = Some(child);
         Ok(())
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
+        let data = self.data().into_os_string();
+        match &self.form {
+            Form::Dev => vec![
+                "dev".into(),
+                "--data".into(),
+                data,
+                "--kafka".into(),
+                self.brokers().into(),
+            ],
+            Form::Server { settings, .. } => {
+                let mut directory = OsString::from("log.dirs=");
+                directory.push(data);
+                let (kafka, nodes) = (self.brokers(), self.for_nodes());
+                let listeners = format!("listeners=PLAINTEXT://{kafka},CONTROLLER://{nodes}");
+                let given = settings.iter().map(OsString::from);
+                let places = [directory, listeners.into()];
+                let set = |value: OsString| [OsString::from("--set"), value];
+                let all = places.into_iter().chain(given).flat_map(set);
+                std::iter::once("server".into()).chain(all).collect()
+            }
+        }
     }
 
     fn gather(&self, stream: impl Read + Send + 'static, listening: Option<Arc<OnceLock<()>>>) {
@@ -187,6 +252,16 @@ impl Node {
         bail!("the broker goes on\n{}", self.tail());
     }
 
+    /// How the process has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let child = self.child.as_mut().context("the broker is not running")?;
+        let status = child.try_wait()?;
+        if status.is_some() {
+            self.child = None;
+        }
+        Ok(status)
+    }
+
     /// SIGKILL, and the process is gone when this returns.
     pub(crate) fn kill(&mut self) -> Result<()> {
         let mut child = self.child.take().context("the broker is not running")?;
@@ -227,23 +302,29 @@ impl Node {
 
     /// Adds to an error what the broker wrote, and keeps its directory for a look inside.
     pub(crate) fn explain<T>(mut self, result: Result<T>) -> Result<T> {
-        result.map_err(|error| {
-            let dead = match self.child.as_mut().map(Child::try_wait) {
-                Some(Ok(Some(status))) => format!("; the broker had ended with {status}"),
-                _ => String::new(),
-            };
-            if let Some(mut child) = self.child.take() {
-                drop(child.kill());
-                drop(child.wait());
-            }
-            self.directory.disable_cleanup(true);
-            let kept = self.data();
-            anyhow::anyhow!(
-                "{error:#}{dead}\n{}\nits directory is kept: {}",
-                self.tail(),
-                kept.display()
-            )
-        })
+        result.map_err(|error| anyhow::anyhow!("{error:#}{}", self.keep()))
+    }
+
+    /// Ends it, and keeps its directory and all that it wrote for a look inside; says where.
+    pub(crate) fn keep(&mut self) -> String {
+        let dead = match self.child.as_mut().map(Child::try_wait) {
+            Some(Ok(Some(status))) => format!("; the broker had ended with {status}"),
+            _ => String::new(),
+        };
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        self.directory.disable_cleanup(true);
+        drop(std::fs::write(
+            self.directory.path().join("log"),
+            self.log(),
+        ));
+        format!(
+            "{dead}\n{}\nits directory and log are kept: {}",
+            self.tail(),
+            self.directory.path().display()
+        )
     }
 }
 

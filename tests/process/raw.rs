@@ -5,6 +5,7 @@
 use super::fsync::requests::Connection;
 use super::kafka::PATIENCE;
 use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
 use riverrun_wire::api::FetchRequest;
 use riverrun_wire::api::fetch::{FetchPartition, FetchTopic};
 use std::collections::BTreeSet;
@@ -27,7 +28,8 @@ const ANSWER_MAX_BYTES: usize = 64 * 1024;
 /// One request with a header of version 1 and no client id; the answer's body.
 fn ask(broker: &str, api: i16, version: i16, body: &[u8]) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect(broker)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    // A broker that is starting lets connect, and answers when it serves.
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     let mut request = Vec::new();
     request.extend(u32::try_from(body.len() + 10)?.to_be_bytes());
     request.extend(api.to_be_bytes());
@@ -55,52 +57,72 @@ fn ask(broker: &str, api: i16, version: i16, body: &[u8]) -> Result<Vec<u8>> {
 
 /// How the batches at the start of a topic's partitions are stored: the names of their codecs.
 pub(crate) fn stored_codecs(
-    broker: &str,
+    brokers: &str,
     topic: &str,
     partitions: usize,
 ) -> Result<BTreeSet<&'static str>> {
     let mut codecs = BTreeSet::new();
-    let mut connection = Connection::open(broker)?;
     for partition in 0..partitions {
-        let request = FetchRequest {
-            max_wait_ms: 5000,
-            min_bytes: 1,
-            max_bytes: 256 << 10,
-            session_epoch: -1,
-            topics: vec![FetchTopic {
-                topic: topic.to_owned(),
-                partitions: vec![FetchPartition {
-                    partition: i32::try_from(partition)?,
-                    partition_max_bytes: 256 << 10,
-                    ..FetchPartition::default()
-                }],
-                ..FetchTopic::default()
-            }],
-            ..FetchRequest::default()
-        };
-        let response = connection.call(&request, FETCH_BY_NAME)?;
-        let records = response
-            .responses
-            .into_iter()
-            .flat_map(|topic| topic.partitions)
-            .find_map(|partition| partition.records)
-            .with_context(|| format!("nothing of partition {partition}"))?;
+        let first = first_batches(brokers, topic, partition)?;
         // The last may be cut off.
-        for batch in riverrun_record::batches(&records.into_bytes()).map_while(Result::ok) {
+        for batch in riverrun_record::batches(&first).map_while(Result::ok) {
             codecs.insert(batch.compression()?.name());
         }
     }
     Ok(codecs)
 }
 
+/// The batches at the start of a partition, from the broker that leads it.
+fn first_batches(brokers: &str, topic: &str, partition: usize) -> Result<Bytes> {
+    let deadline = Instant::now() + PATIENCE;
+    for broker in brokers.split(',').cycle() {
+        match first_batches_of(broker, topic, partition) {
+            Ok(Some(batches)) => return Ok(batches),
+            last if Instant::now() > deadline => {
+                bail!("nobody has anything of {topic}/{partition}: {last:?}")
+            }
+            _ => {}
+        }
+    }
+    bail!("no broker is named")
+}
+
+/// The same from one broker; nothing where it does not lead.
+fn first_batches_of(broker: &str, topic: &str, partition: usize) -> Result<Option<Bytes>> {
+    let mut connection = Connection::open(broker)?;
+    connection.patience = Duration::from_secs(10);
+    let request = FetchRequest {
+        max_wait_ms: 5000,
+        min_bytes: 1,
+        max_bytes: 256 << 10,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: topic.to_owned(),
+            partitions: vec![FetchPartition {
+                partition: i32::try_from(partition)?,
+                partition_max_bytes: 256 << 10,
+                ..FetchPartition::default()
+            }],
+            ..FetchTopic::default()
+        }],
+        ..FetchRequest::default()
+    };
+    let response = connection.call(&request, FETCH_BY_NAME)?;
+    let mut partitions = response.responses.into_iter().flat_map(|t| t.partitions);
+    let records = partitions.find_map(|partition| partition.records);
+    Ok(records
+        .map(|records| records.into_bytes())
+        .filter(|bytes| !bytes.is_empty()))
+}
+
 /// Demands that what a client was told to compress is stored as it was told.
 pub(crate) fn is_stored_as(
-    broker: &str,
+    brokers: &str,
     topic: &str,
     partitions: usize,
     compression: &str,
 ) -> Result<()> {
-    let codecs = stored_codecs(broker, topic, partitions)?;
+    let codecs = stored_codecs(brokers, topic, partitions)?;
     ensure!(
         codecs.contains(compression),
         "no batch is compressed with {compression}, only {codecs:?}"
@@ -118,12 +140,15 @@ pub(crate) fn answers(broker: &str) -> Result<()> {
     Ok(())
 }
 
-/// The first offset of a partition and the one after its last, asked for until there is an answer.
-pub(crate) fn watermarks(broker: &str, topic: &str, partition: usize) -> Result<(i64, i64)> {
+/// The first offset of a partition and the one after its last, asked of each broker until the one
+/// that leads answers.
+pub(crate) fn watermarks(brokers: &str, topic: &str, partition: usize) -> Result<(i64, i64)> {
     let mut marks = [0; 2];
     for (mark, timestamp) in marks.iter_mut().zip([EARLIEST, LATEST]) {
         let deadline = Instant::now() + PATIENCE;
+        let mut next = brokers.split(',').cycle();
         *mark = loop {
+            let broker = next.next().unwrap_or_default();
             match list_offsets(broker, topic, partition, timestamp) {
                 Ok(Ok(offset)) => break offset,
                 Ok(Err(code)) if !NOT_YET.contains(&code) => {
@@ -134,7 +159,7 @@ pub(crate) fn watermarks(broker: &str, topic: &str, partition: usize) -> Result<
                         "no answer to ListOffsets of {topic}/{partition} in {PATIENCE:?}: {last:?}"
                     )
                 }
-                _ => thread::sleep(Duration::from_millis(5)),
+                _ => thread::sleep(Duration::from_millis(2)),
             }
         };
     }

@@ -69,7 +69,7 @@ public final class Conformance {
 
     private void records(Admin admin, String compression) throws Exception {
         String topic = prefix + "-" + compression;
-        NewTopic created = new NewTopic(topic, 3, (short) 1).configs(Map.of("retention.ms", "-1"));
+        NewTopic created = new NewTopic(topic, 3, (short) -1).configs(Map.of("retention.ms", "-1"));
         admin.createTopics(List.of(created)).all().get(30, TimeUnit.SECONDS);
 
         Map<Integer, Place> places = new TreeMap<>();

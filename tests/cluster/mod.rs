@@ -1,0 +1,67 @@
+//! Several real nodes on loopback: killed at any moment, wiped, joined, put back from a copy.
+
+mod events;
+mod founding;
+mod fsync;
+mod kill_loop;
+mod loss;
+mod ours;
+mod topics;
+mod trio;
+mod view;
+
+use crate::trial::trial;
+use libtest_mimic::Trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial(
+            "cluster::acknowledged_events_survive_any_kill_of_three_nodes",
+            kill_loop::acknowledged_events_survive,
+        ),
+        trial(
+            "cluster::a_wiped_node_comes_back_as_a_new_replica_and_is_filled",
+            loss::a_wiped_node_is_filled,
+        ),
+        trial(
+            "cluster::a_wiped_node_makes_no_majority",
+            loss::a_wiped_node_makes_no_majority,
+        ),
+        trial(
+            "cluster::two_wiped_nodes_of_three_serve_no_guess",
+            loss::two_wiped_nodes_are_no_cluster,
+        ),
+        trial(
+            "cluster::an_older_copy_of_a_directory_is_refused",
+            loss::an_older_copy_is_refused,
+        ),
+        trial(
+            "cluster::one_node_grows_to_three_that_do_without_it",
+            founding::one_grows_to_three,
+        ),
+        trial(
+            "cluster::nodes_with_different_voters_found_nothing",
+            founding::different_voters_found_nothing,
+        ),
+        trial(
+            "cluster::a_topic_deleted_while_a_node_is_away_stays_deleted",
+            topics::a_deleted_topic_stays_deleted,
+        ),
+        trial(
+            "cluster::fsync_two_blocked_disks_hold_every_acknowledgement",
+            fsync::two_blocked_disks_hold_every_acknowledgement,
+        ),
+        trial(
+            "cluster::fsync_one_blocked_disk_holds_nothing",
+            fsync::one_blocked_disk_holds_nothing,
+        ),
+        trial(
+            "cluster::fsync_two_failed_disks_hold_every_acknowledgement",
+            fsync::two_failed_disks_hold_every_acknowledgement,
+        ),
+        trial(
+            "cluster::fsync_one_failed_disk_holds_nothing",
+            fsync::one_failed_disk_holds_nothing,
+        ),
+    ]
+}
