@@ -427,13 +427,16 @@ impl Partition {
         }
     }
 
-    /// Replicas that hold, or lately held, the leader's whole log.
+    /// Replicas that hold, or lately held, the leader's whole log. Who is being taken in is not among
+    /// them: until the change is through, a majority of those before it is needed as well.
     fn in_sync(&self) -> impl Iterator<Item = u64> {
-        let voters = self.group.conf().1.get_voters().iter().copied();
-        voters.filter(|id| {
+        let conf = self.group.conf().1;
+        let before = conf.get_voters_outgoing();
+        conf.get_voters().iter().copied().filter(|id| {
             *id == self.group.replica() || {
                 let peer = self.peers.get(*id);
-                peer.greeted_term == self.group.term()
+                (before.is_empty() || before.contains(id))
+                    && peer.greeted_term == self.group.term()
                     && peer.lagging_ticks <= self.group.lag_ticks()
             }
         })
