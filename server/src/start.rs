@@ -184,11 +184,19 @@ pub async fn run(
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
-    let running = start(config).await?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    let running = tokio::select! {
+        running = start(config) => running?,
+        // It may be waiting for others, for ever.
+        () = &mut shutdown => {
+            info!("stopped before anything was served");
+            return Ok(());
+        }
+    };
     ready(running.address());
     let mut fatal = running.broker.fatal();
     tokio::select! {
-        () = shutdown => running.stop().await,
+        () = &mut shutdown => running.stop().await,
         why = until_fatal(&mut fatal) => {
             let _ = running.stop().await;
             Err(StartError::Fatal(why))

@@ -233,6 +233,42 @@ fn what_is_wrong_with_a_configuration_is_said_with_a_next_step() {
 }
 
 #[test]
+fn how_a_node_came_to_its_cluster_is_shown_by_log_dump() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = free_port();
+    let settings = [
+        "node.id=7".to_owned(),
+        format!("log.dirs={}", data.path().join("node").display()),
+        format!("listeners=PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:{nodes}"),
+    ];
+    let mut node = Node::start_server(&[], &settings);
+    assert_eq!(node.terminate(), Some(0));
+    let record = data.path().join("node/node/cluster");
+    let args = ["log", "dump", record.to_str().unwrap(), "--format", "json"];
+    let shown = run_with("127.0.0.1:1", &args, b"").ok();
+    let lines: Vec<Value> = shown
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let of_type = |name: &str| lines.iter().find(|line| line["type"] == name).unwrap();
+    assert_eq!(of_type("cluster")["founded"], true);
+    let member = of_type("member");
+    assert_eq!(
+        (&member["node"], &member["replica"]),
+        (&7.into(), &1.into())
+    );
+    assert_eq!(member["port"], nodes);
+    let mut bytes = fs::read(&record).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&record, bytes).unwrap();
+    assert!(
+        run_with("127.0.0.1:1", &args, b"")
+            .failed(1)
+            .contains("checksum")
+    );
+}
+
+#[test]
 fn the_voters_of_a_cluster_are_checked_without_starting_anything() {
     const VOTERS: &str =
         "controller.quorum.voters=1@127.0.0.1:9093,2@127.0.0.1:9193,3@127.0.0.1:9293";

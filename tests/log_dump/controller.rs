@@ -160,7 +160,7 @@ fn every_command_is_shown_with_its_fields() {
         lines[4],
         "command: offset=1  version=1  command=RegisterBroker  node=7  \
          directory_id=00000000-0000-0000-0000-0000000000d1  incarnation=3  host=a.example  \
-         port=9092  rack=r1"
+         port=9092  rack=r1  peer_host=b.example  peer_port=9093"
     );
     assert_eq!(
         lines[5],

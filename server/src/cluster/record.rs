@@ -17,17 +17,74 @@ use std::path::Path;
 use byteorder::{ByteOrder, LittleEndian};
 use bytes::BufMut;
 use prost::Message;
+use uuid::Uuid;
 
 use super::protocol::{Known, MAX_BYTES};
 
-const MAGIC: &[u8; 8] = b"RRKNOWN1";
+/// The first bytes of the file.
+pub const MAGIC: &[u8; 8] = b"RRKNOWN1";
+/// What it is called, in the node's own directory.
+pub const FILE_NAME: &str = "cluster";
 const HEADER_BYTES: usize = 16;
 const DIR: &str = "node";
-const NAME: &str = "cluster";
+
+/// What the file says, for whoever inspects a data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterRecord {
+    /// The cluster.
+    pub cluster_id: Uuid,
+    /// The replicas that group 0 was founded with.
+    pub first_voters: Vec<u64>,
+    /// Whether the members are the founders.
+    pub founders: bool,
+    /// The nodes with a replica of group 0, as they were then.
+    pub members: Vec<ClusterMember>,
+}
+
+/// A node in a [`ClusterRecord`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterMember {
+    /// Its `node.id`.
+    pub node: i32,
+    /// Its data directory.
+    pub directory_id: Uuid,
+    /// Its replica of group 0.
+    pub replica: u64,
+    /// Where other nodes find it.
+    pub host: String,
+    /// Where other nodes find it.
+    pub port: u32,
+}
+
+impl ClusterRecord {
+    /// Reads the bytes of a file.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+        let known = decode(bytes)?;
+        let id = |bytes: &[u8]| Uuid::from_slice(bytes).map_err(|_| "an id is not 16 bytes long");
+        let members = known.members.into_iter().map(|member| {
+            Ok(ClusterMember {
+                node: member.node,
+                directory_id: id(&member.directory)?,
+                replica: member.replica,
+                host: member.host,
+                port: member.port,
+            })
+        });
+        Ok(Self {
+            cluster_id: id(&known.cluster_id)?,
+            first_voters: known.first_voters,
+            founders: known.founders,
+            members: members.collect::<Result<_, &'static str>>()?,
+        })
+    }
+}
 
 /// Reads the record of a data directory, if there is one.
 pub(crate) fn read(data: &Path) -> io::Result<Option<Known>> {
-    let path = data.join(DIR).join(NAME);
+    let path = data.join(DIR).join(FILE_NAME);
     let bytes = match fs::read(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         other => other?,
@@ -44,7 +101,7 @@ pub(crate) fn read(data: &Path) -> io::Result<Option<Known>> {
 /// Writes the record; durable when this returns.
 pub(crate) fn write(data: &Path, known: &Known) -> io::Result<()> {
     let dir = data.join(DIR);
-    let (path, aside) = (dir.join(NAME), dir.join(format!("{NAME}.tmp")));
+    let (path, aside) = (dir.join(FILE_NAME), dir.join(format!("{FILE_NAME}.tmp")));
     let mut file = File::create(&aside)?;
     file.write_all(&encode(known))?;
     file.sync_all()?;

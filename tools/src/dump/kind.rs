@@ -4,6 +4,7 @@ use std::path::Path;
 
 use riverrun_record::{BatchView, layout};
 use riverrun_replication::controller::CHECKPOINT_MAGIC;
+use riverrun_server::{CLUSTER_RECORD_FILE, CLUSTER_RECORD_MAGIC};
 use riverrun_storage::format::{
     SegmentFile, aux, leader_epochs, log_start, partition_metadata, sidecar,
 };
@@ -28,6 +29,7 @@ pub(super) enum Kind {
     LogStart,
     Wal,
     Identity,
+    ClusterRecord,
     Side,
     Checkpoint,
     Lock,
@@ -67,6 +69,7 @@ impl Kind {
             log_start::FILE_NAME => return Some(Self::LogStart),
             WAL_FILE => return Some(Self::Wal),
             IDENTITY_FILE => return Some(Self::Identity),
+            CLUSTER_RECORD_FILE => return Some(Self::ClusterRecord),
             LOCK_FILE => return Some(Self::Lock),
             _ => {}
         }
@@ -94,12 +97,13 @@ impl Kind {
     }
 
     fn of_head(head: &[u8]) -> Option<Self> {
-        let magics: [(&[u8], Self); 7] = [
+        let magics: [(&[u8], Self); 8] = [
             (&sidecar::MAGIC, Self::Sidecar(None)),
             (&aux::MAGIC, Self::Aux(None)),
             (&log_start::MAGIC, Self::LogStart),
             (wal::MAGIC, Self::Wal),
             (identity::MAGIC, Self::Identity),
+            (CLUSTER_RECORD_MAGIC, Self::ClusterRecord),
             (SIDE_MAGIC, Self::Side),
             (&CHECKPOINT_MAGIC, Self::Checkpoint),
         ];

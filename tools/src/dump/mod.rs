@@ -25,6 +25,7 @@
 mod aux;
 mod batches;
 mod checkpoint;
+mod cluster_record;
 mod command;
 mod directory;
 mod identity;
@@ -126,6 +127,7 @@ fn dump_kind(
         Kind::LogStart => log_start::dump(input, report),
         Kind::Wal => wal::dump(input, options, report),
         Kind::Identity => identity::dump(input, report),
+        Kind::ClusterRecord => cluster_record::dump(input, report),
         Kind::Side => side::dump(input, options, report),
         Kind::Checkpoint => checkpoint::dump(input, report),
         Kind::Lock => Ok(report.note(None, "a lock file, without contents")?),
