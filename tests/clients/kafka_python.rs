@@ -9,5 +9,5 @@ pub(super) fn records(brokers: &str) -> Result<()> {
     let mut command = Command::new(kafka_python()?);
     command.args(["-c", include_str!("kafka_python.py")]);
     // It refuses to send a header whose value is null, and a record that is null as a whole.
-    scripted::check("python", command, brokers, false)
+    scripted::check("python", command, &[], brokers, false)
 }

@@ -3,7 +3,7 @@
 //! everything is compared byte for byte with what was produced, and once more as librdkafka
 //! reads it.
 
-mod java;
+pub(crate) mod java;
 mod kafka_python;
 mod kcat;
 mod rdkafka;
@@ -20,6 +20,14 @@ pub(crate) const COMPRESSIONS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zs
 /// librdkafka compresses with lz4 only for a broker that advertises FindCoordinator, and sends such
 /// batches as they are to any other: where it does not, that is not ours to judge.
 pub(crate) const LIBRDKAFKA_SENDS_PLAIN: &str = "lz4";
+/// What each client does with records, whatever brokers there are.
+pub(crate) const RECORDS_BY: [(&str, fn(&str) -> Result<()>); 5] = [
+    ("kcat", kcat::records),
+    ("rdkafka", rdkafka::records),
+    ("java", java::records_alone),
+    ("java_producer_performance", java::producer_performance),
+    ("kafka_python", kafka_python::records),
+];
 const PARTITIONS: usize = 3;
 const RECORDS: usize = 300;
 /// A moment in 2023: a broker must keep what its producers say.

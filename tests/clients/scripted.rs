@@ -22,10 +22,12 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Runs a client and judges everything it did. `command` is complete but for the three arguments.
+/// Runs a client and judges everything it did. `command` is complete but for the three arguments, and
+/// for those that come behind them.
 pub(super) fn check(
     name: &str,
     mut command: Command,
+    more: &[&str],
     brokers: &str,
     every_null: bool,
 ) -> Result<()> {
@@ -34,6 +36,7 @@ pub(super) fn check(
     let prefix = unique(name);
     write_plan(&plan, directory.path())?;
     command.arg(brokers).arg(&prefix).arg(directory.path());
+    command.args(more);
     run(&mut command, b"", LIMIT)?;
     for compression in COMPRESSIONS {
         judge(

@@ -1,11 +1,13 @@
 //! Several real nodes on loopback: killed at any moment, wiped, joined, put back from a copy.
 
+mod clients;
 mod events;
 mod founding;
 mod fsync;
 mod kill_loop;
 mod loss;
 mod ours;
+mod strangers;
 mod topics;
 mod trio;
 mod view;
@@ -14,7 +16,7 @@ use crate::trial::trial;
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![
+    let mut trials = vec![
         trial(
             "cluster::acknowledged_events_survive_any_kill_of_three_nodes",
             kill_loop::acknowledged_events_survive,
@@ -44,6 +46,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             founding::different_voters_found_nothing,
         ),
         trial(
+            "cluster::two_nodes_with_one_number_are_not_let_in",
+            strangers::a_number_is_given_once,
+        ),
+        trial(
+            "cluster::a_directory_of_another_cluster_is_refused",
+            strangers::another_clusters_directory_is_refused,
+        ),
+        trial(
             "cluster::a_topic_deleted_while_a_node_is_away_stays_deleted",
             topics::a_deleted_topic_stays_deleted,
         ),
@@ -63,5 +73,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "cluster::fsync_one_failed_disk_holds_nothing",
             fsync::one_failed_disk_holds_nothing,
         ),
-    ]
+    ];
+    trials.extend(clients::trials());
+    trials
 }

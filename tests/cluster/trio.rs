@@ -4,7 +4,7 @@
 use super::view::{Quorum, View, controller, view};
 use crate::kafka::PATIENCE;
 use crate::node::{Node, foreign_brokers};
-use crate::trial::skip;
+use crate::trial::{Skip, skip};
 use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -237,6 +237,9 @@ impl Trio {
     /// Adds to an error what the nodes wrote, and keeps their directories.
     pub(crate) fn explain<T>(&mut self, result: Result<T>) -> Result<T> {
         result.map_err(|error| {
+            if error.downcast_ref::<Skip>().is_some() {
+                return error;
+            }
             let mut text = format!("{error:#}");
             for (id, node) in (1..).zip(&mut self.nodes) {
                 text.push_str(&format!("\n\nnode {id}{}", node.keep()));

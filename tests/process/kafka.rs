@@ -76,7 +76,8 @@ pub(crate) fn create_topic(
             Ok(Some(Ok(_))) => return Ok(()),
             Ok(Some(Err((_, code)))) => code,
             Ok(None) => bail!("no answer to the creation of topic {name}"),
-            Err(error) => error.rdkafka_error_code().context(error)?,
+            Err(KafkaError::AdminOp(code)) => code,
+            Err(error) => return Err(error.into()),
         };
         match failed {
             // The broker that was asked is gone, or there is nobody yet who could write it down.

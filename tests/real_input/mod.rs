@@ -48,6 +48,16 @@ fn before_and_after_a_kill(data: &Path, node: &mut Node) -> Result<()> {
     Ok(())
 }
 
+/// Every data set, the largest last.
+pub(crate) fn sets() -> Result<Vec<Set>> {
+    let data = vega_datasets()?;
+    Ok(vec![
+        flights_20k(&data)?,
+        earthquakes(&data)?,
+        flights_200k(&data)?,
+    ])
+}
+
 /// Produces every data set and reads it back.
 fn all_sets(data: &Path, brokers: &str) -> Result<Vec<Set>> {
     let mut sets = vec![flights_20k(data)?, flights_200k(data)?, earthquakes(data)?];
@@ -64,7 +74,7 @@ fn all_sets(data: &Path, brokers: &str) -> Result<Vec<Set>> {
 }
 
 /// One file of the package as a topic.
-struct Set {
+pub(crate) struct Set {
     name: &'static str,
     topic: String,
     settings: Vec<(&'static str, &'static str)>,
@@ -219,7 +229,7 @@ impl Set {
         }
     }
 
-    fn produce(&mut self, brokers: &str) -> Result<()> {
+    pub(crate) fn produce(&mut self, brokers: &str) -> Result<()> {
         // Segments of 1 MiB, the smallest that Kafka allows too: the larger sets have several.
         create_topic(
             brokers,
@@ -266,7 +276,7 @@ impl Set {
     }
 
     /// Joins at the start, a middle offset, timestamps and the end.
-    fn check(&mut self, brokers: &str) -> Result<()> {
+    pub(crate) fn check(&mut self, brokers: &str) -> Result<()> {
         self.joined(brokers).with_context(|| self.name)
     }
 
