@@ -30,6 +30,7 @@ pub mod group;
 mod handshake;
 pub mod lane;
 pub mod leaders;
+pub mod lives;
 mod logger;
 pub mod mailbox;
 pub mod members;

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use raft::eraftpb::ConfState;
 use riverrun_storage::node::{
     Boot as StoreBoot, Flags, NodeConfig, NodeError, NodeRecovery, NodeStore, Round, RoundItem,
-    RoundResult, SyncTarget,
+    RoundResult, Start, SyncTarget,
 };
 use riverrun_storage::{
     Disk, FileTrust, GroupRecord, HardState, Log, LogEntry, LogError, LogIdentity, LogStart,
@@ -61,6 +61,8 @@ pub struct NodeSettings {
     pub kernel_boot_id: String,
     /// The id that an empty data directory takes.
     pub new_directory_id: Uuid,
+    /// What tells this start from one of a copy of the directory (R3).
+    pub start_token: u64,
     /// The node WAL.
     pub store: NodeConfig,
     /// Elections and replication.
@@ -239,6 +241,7 @@ impl Node {
             kernel_boot_id: settings.kernel_boot_id.clone(),
             node_id: settings.node_id,
             new_directory_id: settings.new_directory_id,
+            start_token: settings.start_token,
         };
         let (store, recovery) = NodeStore::open(disk.clone(), data, settings.store.clone(), boot)?;
         let NodeRecovery {
@@ -341,6 +344,12 @@ impl Node {
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// The last starts on this data directory, this one last.
+    #[must_use]
+    pub fn starts(&self) -> Vec<Start> {
+        self.store.identity().starts
     }
 
     /// The data directory's own id.

@@ -36,6 +36,7 @@ fn settings(boot: u32) -> NodeSettings {
         node_id: 1,
         kernel_boot_id: format!("boot-{boot}"),
         new_directory_id: Uuid::from_u128(1),
+        start_token: 0x5eed,
         store: NodeConfig {
             wal_bytes: 1 << 20,
             flush_threads: 0,

@@ -43,6 +43,7 @@ impl Cluster {
                 node_id: i32::try_from(id).unwrap(),
                 kernel_boot_id: "boot".into(),
                 new_directory_id: Uuid::from_u128(u128::from(id)),
+                start_token: 0x5eed,
                 store: NodeConfig {
                     wal_bytes: 1 << 20,
                     flush_threads: 0,

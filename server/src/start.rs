@@ -294,6 +294,7 @@ async fn open(broker: &Arc<Broker>) -> Result<(), StartError> {
             node_id: broker.config().node_id,
             kernel_boot_id: kernel_boot_id(),
             new_directory_id: Uuid::new_v4(),
+            start_token: broker.start_token(),
             store: broker.config().store.clone(),
             group: GroupConfig {
                 lag_ticks: ticks(broker.config().replica_lag),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use riverrun_storage::node::wal::{DumpItem, dump};
 use riverrun_storage::node::{
-    Boot, Flags, NodeConfig, NodeStore, RoundItem, SyncTarget, read_identity, read_side,
+    Boot, Flags, MAX_STARTS, NodeConfig, NodeStore, RoundItem, SyncTarget, read_identity, read_side,
 };
 use riverrun_storage::{
     Disk, EntryKind, HardState, LogEntry, LogIdentity, LogStart, MemDisk, OpenMode, StdDisk,
@@ -48,6 +48,7 @@ fn write(disk: &MemDisk) -> Vec<u8> {
             kernel_boot_id: "6f7c3e9a-boot".into(),
             node_id: 5,
             new_directory_id: Uuid::from_u128(0x1122_3344_5566_7788_99aa_bbcc_ddee_ff00),
+            start_token: 0x5eed,
         };
         let config = NodeConfig {
             wal_bytes: 32 << 10,
@@ -175,6 +176,7 @@ fn write_poisoned(disk: &MemDisk) -> Vec<u8> {
             kernel_boot_id: "6f7c3e9a-boot".into(),
             node_id: 5,
             new_directory_id: Uuid::from_u128(0x1122_3344_5566_7788_99aa_bbcc_ddee_ff00),
+            start_token: 0x5eed,
         };
         let config = NodeConfig {
             wal_bytes: 32 << 10,
@@ -232,8 +234,13 @@ fn write_poisoned(disk: &MemDisk) -> Vec<u8> {
     bytes(disk, Path::new("/data/node/wal"))
 }
 
+fn of_version(version: u32) -> PathBuf {
+    let dir = format!("tests/fixtures/node/v{version}");
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(dir)
+}
+
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/node/v1")
+    of_version(1)
 }
 
 fn bytes(disk: &dyn Disk, path: &Path) -> Vec<u8> {
@@ -259,9 +266,10 @@ fn files_are_written_as_they_were() {
             "wal-poisoned" => write_poisoned(&MemDisk::new()),
             _ => bytes(&disk, &Path::new("/data/node").join(name)),
         };
-        let path = fixtures().join(name);
+        let dir = of_version(if name == "identity" { 2 } else { 1 });
+        let path = dir.join(name);
         if std::env::var("RIVERRUN_WRITE_FIXTURES").is_ok() && !path.exists() {
-            std::fs::create_dir_all(fixtures()).unwrap();
+            std::fs::create_dir_all(&dir).unwrap();
             std::fs::write(&path, &written).unwrap();
         }
         let golden = std::fs::read(&path).unwrap();
@@ -315,17 +323,66 @@ fn files_are_read_as_they_were() {
         }
         assert_eq!(text, std::fs::read_to_string(path).unwrap());
     }
-    let identity = read_identity(&disk, &fixtures().join("identity")).unwrap();
-    assert_eq!(
-        (identity.node_id, identity.incarnation, identity.clean),
-        (5, 2, false)
-    );
-    assert_eq!(identity.cluster_id, Some(Uuid::from_u128(0xc1)));
-    assert_eq!(identity.kernel_boot_id, "6f7c3e9a-boot");
+    for version in [1, 2] {
+        let identity = read_identity(&disk, &of_version(version).join("identity")).unwrap();
+        assert_eq!(
+            (identity.node_id, identity.incarnation, identity.clean),
+            (5, 2, false)
+        );
+        assert_eq!(identity.cluster_id, Some(Uuid::from_u128(0xc1)));
+        assert_eq!(identity.kernel_boot_id, "6f7c3e9a-boot");
+        let starts = identity.starts.iter();
+        let starts: Vec<(u64, u64)> = starts.map(|s| (s.incarnation, s.token)).collect();
+        // The first version kept none.
+        let kept: &[(u64, u64)] = if version == 1 {
+            &[]
+        } else {
+            &[(1, 0x5eed), (2, 0x5eed)]
+        };
+        assert_eq!(starts, kept);
+    }
     let side = read_side(&disk, &fixtures().join("fenced-1-1")).unwrap();
     let held: Vec<(u64, &[u8])> = side
         .iter()
         .map(|entry| (entry.index, &entry.payload[..]))
         .collect();
     assert_eq!(held, [(7, &b""[..]), (8, b"a record batch")]);
+}
+
+#[test]
+fn a_directory_of_the_first_version_goes_on_in_the_second_and_keeps_its_last_starts() {
+    let disk = MemDisk::new();
+    write(&disk);
+    let old = std::fs::read(of_version(1).join("identity")).unwrap();
+    let path = Path::new("/data/node/identity");
+    let file = disk.open(path, OpenMode::Existing).unwrap();
+    file.write_all_at(&[std::io::IoSlice::new(&old)], 0)
+        .unwrap();
+    file.sync_data().unwrap();
+    drop(file);
+    for start in 3..=200_u64 {
+        let boot = Boot {
+            kernel_boot_id: "6f7c3e9a-boot".into(),
+            node_id: 5,
+            new_directory_id: Uuid::from_u128(0),
+            start_token: start * 7,
+        };
+        let config = NodeConfig {
+            wal_bytes: 32 << 10,
+            flush_threads: 0,
+            ..NodeConfig::default()
+        };
+        let opened = NodeStore::open(disk.shared(), Path::new("/data"), config, boot);
+        let (store, recovery) = opened.unwrap();
+        assert_eq!(recovery.incarnation, start);
+        let known = store.identity();
+        drop(store);
+        let read = read_identity(&disk, path).unwrap();
+        assert_eq!(read, known);
+        let first = start.saturating_sub(MAX_STARTS as u64 - 1).max(3);
+        let kept: Vec<(u64, u64)> = (first..=start).map(|n| (n, n * 7)).collect();
+        let starts = read.starts.iter();
+        let starts: Vec<(u64, u64)> = starts.map(|s| (s.incarnation, s.token)).collect();
+        assert_eq!(starts, kept);
+    }
 }

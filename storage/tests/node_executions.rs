@@ -87,6 +87,7 @@ impl Node {
             kernel_boot_id: format!("boot-{}", self.boots),
             node_id: 1,
             new_directory_id: Uuid::from_u128(0xd1),
+            start_token: 0x5eed,
         };
         let (store, recovery) = NodeStore::open(
             self.disk.shared(),
@@ -1088,6 +1089,7 @@ fn a_directory_is_held_by_one_process() {
         kernel_boot_id: "boot".into(),
         node_id: 1,
         new_directory_id: Uuid::from_u128(2),
+        start_token: 0x5eed,
     };
     let open = |node_id| {
         let boot = Boot {
@@ -1120,6 +1122,7 @@ fn founding_can_be_stopped_anywhere() {
             kernel_boot_id: "boot".into(),
             node_id: 1,
             new_directory_id: Uuid::from_u128(7),
+            start_token: 0x5eed,
         };
         let config = NodeConfig {
             wal_bytes: 64 << 10,

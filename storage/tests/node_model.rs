@@ -209,6 +209,7 @@ impl World {
             kernel_boot_id: format!("boot-{}", self.boot),
             node_id: 7,
             new_directory_id: Uuid::from_u128(99),
+            start_token: 0x5eed,
         };
         let (store, recovery) =
             NodeStore::open(self.disk.shared(), Path::new(DATA), config(), boot).unwrap();

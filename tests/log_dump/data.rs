@@ -205,6 +205,7 @@ impl Data {
             kernel_boot_id: "a-boot".to_owned(),
             node_id: 7,
             new_directory_id: Uuid::from_u128(0xd1),
+            start_token: 0x5eed,
         };
         let disk: Arc<dyn Disk> = StdDisk::shared();
         let (store, _) = NodeStore::open(disk, dir.path(), config, boot).unwrap();

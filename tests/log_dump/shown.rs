@@ -164,6 +164,12 @@ fn every_file_of_a_node_is_shown() {
             .iter()
             .any(|slot| slot["clean_stop"] == true && slot["node_id"] == 7)
     );
+    assert!(
+        identity
+            .iter()
+            .all(|slot| slot["starts"] == "1:0000000000005eed"),
+        "{identity:?}"
+    );
     let image = dump(
         &data.path().join("__cluster_metadata-0/0-1.checkpoint"),
         &JSON,

@@ -55,7 +55,7 @@ pub fn settings_of(plan: &Plan, topic_id: Uuid) -> GroupSettings {
 }
 
 impl World {
-    fn settings(&self, node: usize) -> NodeSettings {
+    fn settings(&self, node: usize, start_token: u64) -> NodeSettings {
         let (boots, directories) = self
             .hosts
             .get(node)
@@ -65,6 +65,7 @@ impl World {
             kernel_boot_id: format!("boot-{boots}"),
             new_directory_id: directory(node, directories),
             store: NodeConfig {
+            start_token,
                 wal_bytes: self.plan.wal_bytes,
                 small_round_max_bytes: self.plan.small_round_max_bytes,
                 many_files_max_bytes: self.plan.small_round_max_bytes * 2,
@@ -81,7 +82,8 @@ impl World {
 
     /// A node's process starts and recovers what is on its disk.
     pub fn start(&mut self, node: usize) {
-        let settings = self.settings(node);
+        let token = self.rng.next();
+        let settings = self.settings(node, token);
         let arm = !self.calm && self.plan.has(Fault::CrashInsideCall) && self.rng.chance(150);
         let calls = self.rng.between(1, 60);
         let Some(host) = self.hosts.get_mut(node) else {
@@ -105,17 +107,6 @@ impl World {
                 settings_of(&plan, identity.topic_id)
             })
         }));
-        let copy = self
-            .hosts
-            .get_mut(node)
-            .is_some_and(|host| std::mem::take(&mut host.is_copy));
-        if copy && (self.is_blown(node) || !matches!(opened, Ok(Ok(_)))) {
-            // Its incarnation was raised and nobody has seen it: the next start might be taken for
-            // one of the original (docs/safety.md, R3). Whoever put the copy back starts afresh.
-            self.lose_disk(node);
-            self.start_later(node);
-            return;
-        }
         if self.is_blown(node) {
             self.crash_inside(node);
             return;
@@ -136,8 +127,8 @@ impl World {
             incarnation = opened_node.incarnation(),
             "up"
         );
-        if !self.operator.admit(directory, opened_node.incarnation()) {
-            // The others have seen a later life of this directory: its handshake is refused (R3).
+        if !self.operator.admit(directory, &opened_node.starts()) {
+            // The others know it for a copy of an older one: its handshake is refused (R3).
             drop(opened_node);
             self.lose_disk(node);
             self.start_later(node);

@@ -263,8 +263,6 @@ pub struct Host {
     /// A copy of its disk to be rolled back to, and the life in which it was made. Until others have
     /// seen a later life nothing tells a copy from the original (R3).
     pub backup: Option<(u64, MemSnapshot)>,
-    /// Its disk is a copy of an earlier life that was not started yet.
-    pub is_copy: bool,
     /// Durable lengths of its files before the last flush round but one, and before the last.
     pub durable_lengths: [BTreeMap<PathBuf, u64>; 2],
     /// Counts its data directories: a new one after its disk was lost.
@@ -297,7 +295,6 @@ impl Host {
             clock_permille: 1000,
             fuse: Fuse::default(),
             backup: None,
-            is_copy: false,
             durable_lengths: [BTreeMap::new(), BTreeMap::new()],
             directories: 1,
             started_us: 0,

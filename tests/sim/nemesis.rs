@@ -195,7 +195,6 @@ impl World {
                     && let Some((_, backup)) = host.backup.take()
                 {
                     host.disk.restore(&backup);
-                    host.is_copy = true;
                     host.disk
                         .crash(1, &riverrun_storage::disk::mem::CrashModel::LOSE_ALL);
                 }

@@ -11,6 +11,8 @@ use riverrun_replication::controller::{
     BrokerImage, ClosedTopics, Command, Controller, CreateTopicRequest, FoundCluster, Founder,
     RegisterBroker, encode_batch,
 };
+use riverrun_replication::frame::Start;
+use riverrun_replication::lives::{Life, judge};
 use riverrun_replication::partition::Partition;
 use riverrun_replication::shard::Input;
 use riverrun_replication::{Acks, Produce, Role, Ticket};
@@ -29,8 +31,8 @@ const SESSION_US: u64 = 3 * SECOND;
 /// What the administration remembers.
 #[derive(Debug)]
 pub struct Operator {
-    /// Greatest incarnation seen of every data directory (R3).
-    incarnations: BTreeMap<Uuid, u64>,
+    /// The latest start seen of every data directory (R3).
+    seen: BTreeMap<Uuid, Start>,
     /// Replicas that are lost, and the node that they were on.
     lost: BTreeMap<(u64, u64), usize>,
     /// All that ever were.
@@ -51,7 +53,7 @@ impl Operator {
     pub fn new(plan: &Plan) -> Self {
         let learners = plan.groups.iter().enumerate();
         Self {
-            incarnations: BTreeMap::new(),
+            seen: BTreeMap::new(),
             lost: BTreeMap::new(),
             set_aside: BTreeSet::new(),
             retired: BTreeSet::new(),
@@ -64,15 +66,15 @@ impl Operator {
         }
     }
 
-    /// A directory presents itself in an incarnation. False where the others have seen that one or
-    /// a later one: it is a restored disk.
-    pub fn admit(&mut self, directory: Uuid, incarnation: u64) -> bool {
-        let greatest = self.incarnations.entry(directory).or_default();
-        if incarnation <= *greatest {
-            return false;
+    /// A directory presents itself with its starts. False where the others know it for a copy of an
+    /// older one.
+    pub fn admit(&mut self, directory: Uuid, starts: &[Start]) -> bool {
+        let seen = self.seen.get(&directory);
+        let is_copy = seen.is_some_and(|seen| matches!(judge(*seen, starts), Life::Restored(_)));
+        if !is_copy && let Some(last) = starts.last() {
+            self.seen.insert(directory, *last);
         }
-        *greatest = incarnation;
-        true
+        !is_copy
     }
 
     /// A replica is lost.
@@ -212,6 +214,7 @@ impl World {
                 incarnation,
                 host: format!("node{node}"),
                 port: 9092,
+                token: process.node.starts().last().map_or(0, |start| start.token),
                 ..RegisterBroker::default()
             };
             controller.plan_register_broker(broker).ok()

@@ -1,6 +1,7 @@
 //! The handshake: who is at either end of a connection.
 
 use bytes::BufMut;
+pub use riverrun_storage::node::Start;
 use uuid::Uuid;
 
 use super::FrameError;
@@ -9,8 +10,8 @@ use super::writer::Writer;
 
 const MAGIC: [u8; 4] = *b"RRPN";
 const VERSION: u16 = 1;
-/// Most starts that a hello names.
-pub(super) const MAX_STARTS: usize = 170;
+/// Most starts that a hello names: as many as a directory keeps.
+pub(super) const MAX_STARTS: usize = riverrun_storage::node::MAX_STARTS;
 /// Most bytes of a refusal's text.
 pub(super) const MAX_TEXT_BYTES: usize = 512;
 
@@ -21,16 +22,6 @@ pub enum Purpose {
     Link,
     /// Calls, and answers the other way.
     Calls,
-}
-
-/// One start of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Start {
-    /// Which one: a durable counter.
-    pub incarnation: u64,
-    /// Drawn at random in that start. Two that have the same incarnation and differ here come from
-    /// copies of one disk (R3).
-    pub token: u64,
 }
 
 /// Who somebody is.

@@ -129,6 +129,7 @@ impl TestNode {
             node_id: 1,
             kernel_boot_id: "boot".into(),
             new_directory_id: Uuid::from_u128(1),
+            start_token: 0x5eed,
             store: NodeConfig {
                 wal_bytes: 1 << 20,
                 flush_threads,

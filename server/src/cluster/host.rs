@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use riverrun_replication::controller::{Command, Controller, decode_batch, encode_batch};
 use riverrun_replication::frame::{Hello, Purpose, Refusal, RefusalCode, Start};
 use riverrun_replication::leaders::announce;
+use riverrun_replication::lives::{Life, judge};
 use riverrun_replication::message::PeerMessage;
 use riverrun_replication::node::CONTROLLER_GROUP;
 use rustc_hash::FxHashMap;
@@ -68,10 +69,7 @@ impl PeerHost for NodeHost {
             hello.node = broker.config().node_id;
             hello.directory_id = node.directory_id();
             hello.incarnation = node.incarnation();
-            hello.starts.push(Start {
-                incarnation: node.incarnation(),
-                token: broker.start_token(),
-            });
+            hello.starts = node.starts();
         }
         hello
     }
@@ -101,13 +99,11 @@ impl PeerHost for NodeHost {
         let mut seen = self.seen.lock();
         let heard = seen.get(&hello.directory_id).copied();
         for known in registered.into_iter().chain(heard) {
-            let is_older = start.incarnation < known.incarnation;
-            let is_another = start.incarnation == known.incarnation && start.token != known.token;
-            if is_older || is_another {
+            if let Life::Restored(why) = judge(known, &hello.starts) {
                 let text = format!(
-                    "the data directory of node {} is a copy of an older one: it has started {} times, \
-                     and start {} of it was seen; empty it, and the node joins as a new one",
-                    hello.node, start.incarnation, known.incarnation
+                    "the data directory of node {} is a copy of an older one: {why}; empty it, and the \
+                     node joins as a new one",
+                    hello.node
                 );
                 return Err(Refusal::new(RefusalCode::Restored, &text));
             }

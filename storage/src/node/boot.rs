@@ -6,7 +6,7 @@ use std::path::Path;
 use super::WAL_FILE;
 use super::config::{Boot, NodeRecovery, WalDamage};
 use super::error::NodeError;
-use super::identity::{IdentityFile, NodeIdentity};
+use super::identity::{IdentityFile, NodeIdentity, Start};
 use super::image::{Image, Replay};
 use super::side::{parse_side_name, read_side, side_path};
 use super::store::{Core, Shared};
@@ -35,6 +35,10 @@ impl Core {
             incarnation: 1,
             kernel_boot_id: boot.kernel_boot_id,
             clean: false,
+            starts: vec![Start {
+                incarnation: 1,
+                token: boot.start_token,
+            }],
         };
         let identity = IdentityFile::create(&*shared.disk, identity_path, identity)?;
         let recovery = NodeRecovery {
@@ -120,6 +124,10 @@ impl Core {
             incarnation,
             kernel_boot_id,
             clean: false,
+            starts: stored.starts_with(Start {
+                incarnation,
+                token: boot.start_token,
+            }),
             ..stored.clone()
         })?;
         let ring = Ring::resume(file, path, geometry, mark, chain.tail, generation);

@@ -50,6 +50,8 @@ pub struct Boot {
     pub node_id: i32,
     /// The directory id to take if the directory is empty; randomness is an input.
     pub new_directory_id: Uuid,
+    /// What tells this start from one of a copy of the directory (R3); randomness is an input.
+    pub start_token: u64,
 }
 
 /// Damage in the WAL: records that had been synced cannot be read (W3).

@@ -1,15 +1,18 @@
 //! The identity file: who this data directory is, how often it was started, how it was stopped.
 //!
 //! ```text
-//! byte 0     slot 0, 512 bytes         byte 4096   slot 1, 512 bytes          (file: 8192 bytes)
+//! byte 0     slot 0, 4096 bytes        byte 4096   slot 1, 4096 bytes         (file: 8192 bytes)
 //!
 //! slot, little endian:
-//!  0  magic "RRNODEID"            8  version u32        12  crc32 u32 of bytes 16..512
+//!  0  magic "RRNODEID"            8  version u32 = 2    12  crc32 u32 of bytes 16..4096
 //! 16  sequence u64               24  directory id, 16 bytes
 //! 40  cluster id, 16 bytes       56  incarnation u64
 //! 64  node id i32                68  flags u32: 1 = clean stop, 2 = cluster id is set
-//! 72  length of the boot id u8   73  kernel boot id, at most 64 bytes          zeros to 512
+//! 72  length of the boot id u8   73  kernel boot id, at most 64 bytes          zeros to 144
+//! 144 count of starts u16, at most 170
+//! 146 starts, the latest last, each incarnation u64, token u64                 zeros to 4096
 //! ```
+//! Version 1 had slots of 512 bytes without starts, and is read still.
 //! A change is written over the older slot and synced; the newer valid slot counts. The file is
 //! created aside and renamed, as the last step of founding a directory.
 
@@ -24,12 +27,31 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 
 /// The first bytes of a slot.
 pub const MAGIC: &[u8; 8] = b"RRNODEID";
-const VERSION: u32 = 1;
-const SLOT_BYTES: usize = 512;
+const VERSION: u32 = 2;
+const SLOT_BYTES: usize = 4096;
 const SLOT_SPACING_BYTES: u64 = 4096;
+/// Where the checksum of a slot begins to count.
+const BODY_AT: usize = 16;
+/// The slot of version 1.
+const FIRST_VERSION: u32 = 1;
+const FIRST_SLOT_BYTES: usize = 512;
+/// Where the starts are in the body of a slot.
+const STARTS_AT: usize = 144 - BODY_AT;
+/// Most starts that are kept.
+pub const MAX_STARTS: usize = 170;
 const BOOT_ID_MAX_BYTES: usize = 64;
 const FLAG_CLEAN: u32 = 1;
 const FLAG_CLUSTER: u32 = 2;
+
+/// One start of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// Which one: a durable counter.
+    pub incarnation: u64,
+    /// Drawn at random in that start. Two that have the same incarnation and differ here come from
+    /// copies of one disk (R3).
+    pub token: u64,
+}
 
 /// Who a data directory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +68,19 @@ pub struct NodeIdentity {
     pub kernel_boot_id: String,
     /// Whether the last stop was a clean one; false while a process runs.
     pub clean: bool,
+    /// The last starts, at most [`MAX_STARTS`], the latest last. Those of a version that kept none are
+    /// not in it.
+    pub starts: Vec<Start>,
 }
 
 impl NodeIdentity {
+    /// Notes a start, and forgets the oldest where there are more than are kept.
+    pub(super) fn starts_with(&self, start: Start) -> Vec<Start> {
+        let keep = self.starts.len().saturating_sub(MAX_STARTS - 1);
+        let kept = self.starts.get(keep..).unwrap_or_default();
+        kept.iter().copied().chain([start]).collect()
+    }
+
     fn encode(&self, sequence: u64) -> Vec<u8> {
         let mut body = Vec::with_capacity(SLOT_BYTES);
         body.put_u64_le(sequence);
@@ -68,7 +100,15 @@ impl NodeIdentity {
         let boot = boot.get(..BOOT_ID_MAX_BYTES).unwrap_or(boot);
         body.put_u8(u8::try_from(boot.len()).unwrap_or(0));
         body.put_slice(boot);
-        body.resize(SLOT_BYTES - 16, 0);
+        body.resize(STARTS_AT, 0);
+        let oldest = self.starts.len().saturating_sub(MAX_STARTS);
+        let starts = self.starts.get(oldest..).unwrap_or_default();
+        body.put_u16_le(u16::try_from(starts.len()).unwrap_or(0));
+        for start in starts {
+            body.put_u64_le(start.incarnation);
+            body.put_u64_le(start.token);
+        }
+        body.resize(SLOT_BYTES - BODY_AT, 0);
         let mut slot = Vec::with_capacity(SLOT_BYTES);
         slot.put_slice(MAGIC);
         slot.put_u32_le(VERSION);
@@ -77,15 +117,22 @@ impl NodeIdentity {
         slot
     }
 
-    fn decode(mut slot: &[u8]) -> Option<Slot> {
+    fn decode(bytes: &[u8]) -> Option<Slot> {
+        let mut slot = bytes;
         let mut magic = [0; 8];
         slot.try_copy_to_slice(&mut magic).ok()?;
         let version = slot.try_get_u32_le().ok()?;
         let crc = slot.try_get_u32_le().ok()?;
-        if &magic != MAGIC || crc32fast::hash(slot) != crc {
+        let length = if version == FIRST_VERSION {
+            FIRST_SLOT_BYTES
+        } else {
+            SLOT_BYTES
+        };
+        let body = bytes.get(BODY_AT..length)?;
+        if &magic != MAGIC || crc32fast::hash(body) != crc {
             return None;
         }
-        if version != VERSION {
+        if version != VERSION && version != FIRST_VERSION {
             return Some(Slot::Other(version));
         }
         let sequence = slot.try_get_u64_le().ok()?;
@@ -98,6 +145,20 @@ impl NodeIdentity {
         let flags = slot.try_get_u32_le().ok()?;
         let boot = usize::from(slot.try_get_u8().ok()?);
         let kernel_boot_id = String::from_utf8_lossy(slot.get(..boot)?).into_owned();
+        let mut starts = Vec::new();
+        if version == VERSION {
+            let mut rest = body.get(STARTS_AT..)?;
+            let count = usize::from(rest.try_get_u16_le().ok()?);
+            if count > MAX_STARTS {
+                return None;
+            }
+            for _ in 0..count {
+                starts.push(Start {
+                    incarnation: rest.try_get_u64_le().ok()?,
+                    token: rest.try_get_u64_le().ok()?,
+                });
+            }
+        }
         Some(Slot::Known(
             sequence,
             Self {
@@ -107,6 +168,7 @@ impl NodeIdentity {
                 incarnation,
                 kernel_boot_id,
                 clean: flags & FLAG_CLEAN != 0,
+                starts,
             },
         ))
     }
@@ -170,7 +232,7 @@ impl IdentityFile {
         let mut newest: Option<(u64, NodeIdentity)> = None;
         let mut other = None;
         for slot in 0..2 {
-            let mut bytes = [0; SLOT_BYTES];
+            let mut bytes = vec![0; SLOT_BYTES];
             match file.read_exact_at(&mut bytes, slot * SLOT_SPACING_BYTES) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => continue,
@@ -263,7 +325,7 @@ pub fn read_identity_slots(
         (SLOT_SPACING_BYTES, IdentitySlot::Empty),
     ];
     for (position, slot) in &mut slots {
-        let mut bytes = [0; SLOT_BYTES];
+        let mut bytes = vec![0; SLOT_BYTES];
         match file.read_exact_at(&mut bytes, *position) {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 *slot = IdentitySlot::Bad;

@@ -48,7 +48,9 @@ pub mod wal;
 pub use checkpoint::{Checkpoint, CheckpointResult};
 pub use config::{Boot, NodeConfig, NodeRecovery, WalDamage};
 pub use error::{NodeError, WalFailed};
-pub use identity::{IdentitySlot, NodeIdentity, read_identity, read_identity_slots};
+pub use identity::{
+    IdentitySlot, MAX_STARTS, NodeIdentity, Start, read_identity, read_identity_slots,
+};
 pub use round::{Round, RoundItem, RoundResult};
 pub use side::{MAGIC as SIDE_MAGIC, parse_side_name, read_side};
 pub use store::NodeStore;

@@ -31,6 +31,8 @@ pub(super) struct Machine {
     pub(super) disk: MemDisk,
     boots: u64,
     disks: u64,
+    /// Starts of the process, whatever becomes of the disk.
+    starts: u64,
     pub(super) process: Option<Process>,
     /// The disk takes no write and ends no flush.
     pub(super) hung: bool,
@@ -48,6 +50,7 @@ impl Machine {
             boots: 1,
             disks: 1,
             process: None,
+            starts: 0,
             hung: false,
             fuse: Fuse::default(),
             crash: (1, CrashModel::LOSE_ALL),
@@ -60,9 +63,11 @@ impl Machine {
         settings: impl Fn(&LogIdentity) -> GroupSettings,
     ) -> Option<Opened> {
         assert!(self.process.is_none(), "node {} runs", self.id);
+        self.starts += 1;
         let node_settings = NodeSettings {
             node_id: i32::try_from(self.id).unwrap(),
             kernel_boot_id: format!("boot-{}", self.boots),
+            start_token: self.starts,
             new_directory_id: Uuid::from_u128(u128::from((self.id << 32) + self.disks)),
             store: NodeConfig {
                 wal_bytes: 1 << 20,

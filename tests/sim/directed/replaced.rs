@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use riverrun_replication::conf::{Change, members};
+use riverrun_replication::lives::{Life, Restored, judge};
 use riverrun_replication::message::{Body, RaftKind, RaftMessage};
 use riverrun_replication::shard::Input;
 use riverrun_replication::{ProduceError, Role};
@@ -136,6 +137,44 @@ fn r3_a_restored_disk() {
     };
     assert!(!steps());
     assert!(without_rule(Bug::R1, steps));
+}
+
+#[test]
+fn r3_a_copy_that_catches_up_before_it_is_heard() {
+    let mut cluster = Cluster::of_three(Plan::voters(&ALL));
+    let copy = cluster.machine(F).disk.snapshot();
+    for _ in 0..3 {
+        cluster.kill(F);
+        cluster.start(F);
+        cluster.spread(A, &ALL);
+        cluster.tick(F);
+    }
+    cluster.elect(C, &ALL);
+    cluster.elect(A, &ALL);
+    cluster.cut_off(C);
+    let request = cluster.produce(A, "acknowledged");
+    cluster.run(&[A, F]);
+    assert!(cluster.acked(request).is_some());
+    cluster.cut_off(C);
+    let original = cluster.machine(F).running().node.starts();
+    let seen = *original.last().unwrap();
+    assert_eq!((seen.incarnation, judge(seen, &original)), (4, Life::Known));
+    cluster.power_cut(F);
+    cluster.machine(F).disk.restore(&copy);
+    // Killed after its incarnation is raised and before it says a word, until it has caught up.
+    let behind = |starts| Life::Restored(Restored::Behind { starts, seen: 4 });
+    let another = Life::Restored(Restored::Another { seen: 4 });
+    for verdict in [behind(2), behind(3), another, another] {
+        cluster.start(F);
+        let starts = cluster.machine(F).running().node.starts();
+        assert_eq!(judge(seen, &starts), verdict);
+        cluster.kill(F);
+        cluster.lose(|_| true);
+    }
+    // The copy is ahead of what C has heard of F: were it let in, it would be listened to.
+    cluster.start(F);
+    assert!(cluster.machine(F).running().node.incarnation() > seen.incarnation);
+    assert!(c_takes_over(&mut cluster));
 }
 
 /// Three voters whose log begins in the middle, and a fourth node with an empty replica.

@@ -1,7 +1,7 @@
 //! The node's identity file.
 
 use riverrun_storage::StdDisk;
-use riverrun_storage::node::{IdentitySlot, read_identity, read_identity_slots};
+use riverrun_storage::node::{IdentitySlot, Start, read_identity, read_identity_slots};
 
 use super::input::{Failure, Input};
 use super::line::Line;
@@ -23,6 +23,14 @@ pub(super) fn dump(input: Input, report: &mut Report<'_>) -> Result<(), Failure>
         Ok(_) => Ok(()),
         Err(error) => Ok(report.node_error(&error)?),
     }
+}
+
+/// The starts that a directory remembers, the latest last, each as its number and what it has drawn.
+fn starts(starts: &[Start]) -> String {
+    let each = starts
+        .iter()
+        .map(|start| format!("{}:{:016x}", start.incarnation, start.token));
+    each.collect::<Vec<_>>().join(" ")
 }
 
 fn show(position: u64, slot: IdentitySlot, report: &mut Report<'_>) -> Result<(), Failure> {
@@ -50,7 +58,8 @@ fn show(position: u64, slot: IdentitySlot, report: &mut Report<'_>) -> Result<()
                 )
                 .detail("incarnation", identity.incarnation)
                 .detail("kernel_boot_id", identity.kernel_boot_id)
-                .detail("clean_stop", identity.clean);
+                .detail("clean_stop", identity.clean)
+                .detail("starts", starts(&identity.starts));
             report.line(&line)?;
         }
     }
