@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
+use riverrun_storage::planted::{self, Bug};
 
-use crate::api::Role;
+use crate::api::{Published, Role};
 use crate::partition::PartitionHandle;
 
 /// Partitions that one announcement tells of; a table is told in several.
@@ -94,7 +95,9 @@ impl LeaderTable {
             let known = self.leads.get(&entry.group);
             let counts = known.is_none_or(|known| {
                 let same = known.node.is_none_or(|other| other == node);
-                entry.term > known.term || (entry.term == known.term && same)
+                entry.term > known.term
+                    || (entry.term == known.term && same)
+                    || planted::is(Bug::L6)
             });
             if !counts {
                 continue;
@@ -112,6 +115,21 @@ impl LeaderTable {
         any
     }
 
+    /// This node's replica of a group goes, and the group goes on elsewhere: what it knew last stays,
+    /// so that nobody is told of an earlier leader now.
+    pub fn keep(&mut self, group: u64, term: u64, node: Option<i32>) {
+        let known = self.leads.get(&group);
+        if known.is_none_or(|known| (known.term, known.node) < (term, node)) {
+            let in_sync = Arc::default();
+            let lead = Lead {
+                term,
+                node,
+                in_sync,
+            };
+            self.leads.insert(group, lead);
+        }
+    }
+
     /// A group is no more.
     pub fn forget(&mut self, group: u64) {
         self.leads.remove(&group);
@@ -127,6 +145,18 @@ pub fn newest(told: Option<&Lead>, own: Option<(u64, Option<i32>)>) -> Option<(u
         .into_iter()
         .chain(own)
         .max()
+}
+
+/// What a node's own replica says of its group, given the node and the one that it takes for the
+/// leader's. One that is out of service knows no leader, and still in which term it was last.
+#[must_use]
+pub fn by_own_replica(published: &Published, node: i32, leader: Option<i32>) -> (u64, Option<i32>) {
+    let leader = match published.role {
+        Role::Leader => Some(node),
+        Role::Follower => leader,
+        Role::Fenced => None,
+    };
+    (published.term, leader)
 }
 
 /// What a node says of its replicas, in one or more announcements.
@@ -219,6 +249,39 @@ mod tests {
         assert_eq!(table.get(6).and_then(|lead| lead.node), Some(2));
         assert!(table.hear(1, says(5, 8, true)));
         assert_eq!(leads(&table), Some((8, Some(1))));
+    }
+
+    #[test]
+    fn l6_what_a_replica_knew_last_stays_when_it_goes() {
+        let mut table = LeaderTable::default();
+        table.hear(1, says(5, 5, true));
+        table.keep(5, 7, None);
+        assert_eq!(leads(&table), Some((7, None)));
+        // The leader before comes late, the one of that term does not.
+        assert!(!table.hear(1, says(5, 5, true)));
+        assert!(table.hear(2, says(5, 7, true)));
+        table.keep(5, 6, Some(3));
+        table.keep(5, 7, None);
+        assert_eq!(leads(&table), Some((7, Some(2))));
+    }
+
+    #[test]
+    fn l6_a_replica_out_of_service_names_its_term_and_nobody() {
+        let mut published = Published {
+            role: Role::Fenced,
+            leader_replica: 4,
+            term: 7,
+            ready: false,
+            high_watermark: 0,
+            last_stable_offset: 0,
+            log_start_offset: 0,
+            end_offset: 0,
+        };
+        assert_eq!(by_own_replica(&published, 1, Some(2)), (7, None));
+        published.role = Role::Follower;
+        assert_eq!(by_own_replica(&published, 1, Some(2)), (7, Some(2)));
+        published.role = Role::Leader;
+        assert_eq!(by_own_replica(&published, 1, None), (7, Some(1)));
     }
 
     #[test]

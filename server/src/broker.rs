@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
-use riverrun_replication::leaders::newest;
+use riverrun_replication::leaders::{by_own_replica, newest};
 use riverrun_replication::node::CONTROLLER_GROUP;
 use riverrun_replication::runtime::Runtime;
 use riverrun_replication::{PartitionHandle, ProduceError, Published, Role};
@@ -547,13 +547,9 @@ impl Broker {
         {
             offline.push(own);
         }
-        let here = published.and_then(|published| match published.role {
-            Role::Leader => Some((published.term, Some(own))),
-            Role::Follower => {
-                let leader = Some(node_of(published.leader_replica)).filter(|node| *node >= 0);
-                Some((published.term, leader))
-            }
-            Role::Fenced => None,
+        let here = published.map(|published| {
+            let leader = Some(node_of(published.leader_replica)).filter(|node| *node >= 0);
+            by_own_replica(&published, own, leader)
         });
         let said = self.leaders.of_group(partition.group);
         let lead = newest(said.as_ref(), here);
@@ -660,14 +656,12 @@ impl Broker {
             return -1;
         };
         let published = handle.published();
-        let here = match published.role {
-            Role::Leader => Some(self.config.node_id),
-            Role::Follower | Role::Fenced => self
-                .routes
-                .node_of(CONTROLLER_GROUP, published.leader_replica),
-        };
+        let leader = self
+            .routes
+            .node_of(CONTROLLER_GROUP, published.leader_replica);
+        let here = by_own_replica(&published, self.config.node_id, leader);
         let told = self.leaders.of_group(CONTROLLER_GROUP);
-        let lead = newest(told.as_ref(), Some((published.term, here)));
+        let lead = newest(told.as_ref(), Some(here));
         lead.and_then(|(_, node)| node).unwrap_or(-1)
     }
 }

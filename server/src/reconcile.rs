@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use riverrun_replication::PartitionHandle;
 use riverrun_replication::controller::{Controller, PartitionImage, TopicImage};
+use riverrun_replication::leaders::by_own_replica;
 use riverrun_replication::members::Members;
 use riverrun_replication::node::{CONTROLLER_GROUP, GroupOrder};
 use riverrun_storage::LogIdentity;
@@ -146,7 +147,7 @@ async fn remove_orphans(broker: &Arc<Broker>) -> bool {
     let removed = tokio::task::spawn_blocking(move || {
         orphans
             .into_iter()
-            .try_for_each(|group| remove(&on_thread, group))
+            .try_for_each(|group| remove_for_good(&on_thread, group))
     });
     let removed = removed.await.unwrap_or_else(|error| Err(error.to_string()));
     if let Err(error) = &removed {
@@ -160,10 +161,26 @@ fn remove(broker: &Broker, group: u64) -> Result<(), String> {
     burst::run(broker, || broker.runtime().remove_group(group))
         .map_err(|error| error.to_string())?;
     broker.topics().forget_group(group);
-    broker.leaders().forget(group);
     broker.routes().forget(group);
     broker.is_replaced(group);
     Ok(())
+}
+
+/// Removes what this node has of a group that is no more. Blocks.
+fn remove_for_good(broker: &Broker, group: u64) -> Result<(), String> {
+    remove(broker, group)?;
+    broker.leaders().forget(group);
+    Ok(())
+}
+
+/// What this node's replica of a group that goes on without it knew of its leader (L6).
+fn keep_leader(broker: &Broker, group: u64) {
+    if let Some(handle) = broker.runtime().handle(group) {
+        let published = handle.published();
+        let leader = broker.routes().node_of(group, published.leader_replica);
+        let (term, leader) = by_own_replica(&published, broker.config().node_id, leader);
+        broker.leaders().keep(group, term, leader);
+    }
 }
 
 /// Whether requests see a topic as the image has it.
@@ -271,6 +288,7 @@ fn local(
         && mine.is_none_or(|mine| mine.replica != here)
     {
         // Another one has taken its place, here or elsewhere.
+        keep_leader(broker, image.group);
         remove(broker, image.group).map_err(|error| {
             error!(
                 topic = topic.name,
@@ -333,7 +351,7 @@ async fn close(broker: &Arc<Broker>, closing: Vec<TopicImage>) -> bool {
         let removed = tokio::task::spawn_blocking(move || {
             groups
                 .into_iter()
-                .try_for_each(|group| remove(&on_thread, group))
+                .try_for_each(|group| remove_for_good(&on_thread, group))
         });
         match removed.await.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(()) => closed.push(topic.id),

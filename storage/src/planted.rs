@@ -41,6 +41,8 @@ pub enum Bug {
     L2,
     /// L3: a single voter sends before its term is durable.
     L3,
+    /// L6: the last word about who leads counts, whatever its term.
+    L6,
     /// R1: a replica leaves *recovering* at the leader's commit.
     R1,
     /// R2b: a contradicted follower's answers are counted.
@@ -51,7 +53,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them, for a hunt.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::AckBeforePersist,
         Self::FollowerAckBeforePersist,
         Self::SkipI4Barrier,
@@ -67,6 +69,7 @@ impl Bug {
         Self::L1,
         Self::L2,
         Self::L3,
+        Self::L6,
         Self::R1,
         Self::R2b,
         Self::R3,
@@ -91,6 +94,7 @@ impl Bug {
             Self::L1 => "l1",
             Self::L2 => "l2",
             Self::L3 => "l3",
+            Self::L6 => "l6",
             Self::R1 => "r1",
             Self::R2b => "r2b",
             Self::R3 => "r3",

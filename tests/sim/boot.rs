@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use riverrun_replication::controller::Controller;
+use riverrun_replication::leaders::LeaderTable;
 use riverrun_replication::node::{GroupOrder, Node, NodeSettings, OpenError};
 use riverrun_replication::shard::{Input, Shard};
 use riverrun_replication::{GroupConfig, GroupSettings, PartitionHandle};
@@ -64,8 +65,8 @@ impl World {
             node_id: node_id(node),
             kernel_boot_id: format!("boot-{boots}"),
             new_directory_id: directory(node, directories),
-            store: NodeConfig {
             start_token,
+            store: NodeConfig {
                 wal_bytes: self.plan.wal_bytes,
                 small_round_max_bytes: self.plan.small_round_max_bytes,
                 many_files_max_bytes: self.plan.small_round_max_bytes * 2,
@@ -153,6 +154,11 @@ impl World {
             refused_for_now: BTreeSet::new(),
             must_reconcile: false,
             members_told: BTreeMap::new(),
+            leaders: LeaderTable::default(),
+            known_lives: BTreeMap::new(),
+            led: BTreeSet::new(),
+            leads: BTreeSet::new(),
+            answered: BTreeMap::new(),
         };
         for refused in opened.refused {
             let (group, replica) = (refused.identity.group, refused.identity.replica);
@@ -324,6 +330,7 @@ impl World {
     pub fn kill(&mut self, node: usize) {
         self.summary.kills += 1;
         self.end_process(node);
+        self.is_dead(node);
         self.start_later(node);
     }
 
@@ -446,6 +453,7 @@ impl World {
         }
         if process.node.handle(group).is_some() {
             let shard = process.shard_of(group);
+            let known = self.answer_of(node, group);
             self.turn(node, vec![(shard, Input::Remove { group })]);
             let Some(process) = self
                 .hosts
@@ -454,6 +462,9 @@ impl World {
             else {
                 return;
             };
+            if let Some((term, leader)) = known {
+                process.leaders.keep(group, term, leader);
+            }
             if let Err(error) = process.node.remove_group(group) {
                 return self.order_failed(node, &error);
             }
@@ -505,6 +516,7 @@ impl World {
             return;
         }
         let shard = process.shard_of(group);
+        let known = self.answer_of(node, group);
         self.turn(node, vec![(shard, Input::Remove { group })]);
         let Some(process) = self
             .hosts
@@ -515,6 +527,9 @@ impl World {
         };
         process.views.remove(&group);
         process.lanes.remove(&group);
+        if let Some((term, leader)) = known {
+            process.leaders.keep(group, term, leader);
+        }
         if let Err(error) = process.node.remove_group(group) {
             self.order_failed(node, &error);
         } else if self.is_blown(node) {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use riverrun_replication::controller::Controller;
 use riverrun_replication::group::Op;
+use riverrun_replication::leaders::LeaderTable;
 use riverrun_replication::members::Members;
 use riverrun_replication::node::{Node, RoundUnderWay};
 use riverrun_replication::partition::Partition;
@@ -179,6 +180,16 @@ pub struct Process {
     pub must_reconcile: bool,
     /// Whom each group was told to have as members last, and which replica was told.
     pub members_told: BTreeMap<u64, (u64, Members)>,
+    /// What the others have said of who leads what.
+    pub leaders: LeaderTable,
+    /// The life in which each other node was heard last.
+    pub known_lives: BTreeMap<usize, u64>,
+    /// Groups of which something about their leadership changed since the others were told.
+    pub led: BTreeSet<u64>,
+    /// Groups that the others take this node for the leader of.
+    pub leads: BTreeSet<u64>,
+    /// The newest term that was answered for each group.
+    pub answered: BTreeMap<u64, u64>,
 }
 
 impl Process {

@@ -9,6 +9,7 @@
 //! | `plan` | what a seed decides: sizes, load, which classes of faults |
 //! | `rng`, `clock`, `trace` | randomness, virtual time, the run as one number |
 //! | `network`, `host`, `boot` | links; a node's disk and process; starts, crashes |
+//! | `links` | what leaders tell the other nodes; nodes that are taken for dead |
 //! | `world` | the queue of events, turns and their effects |
 //! | `workload`, `reader`, `history` | clients, consumers, and what they were told |
 //! | `operator`, `members` | brokers, topics, replacement of replicas; the members of groups |
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod history;
 pub mod host;
 pub mod invariants;
+pub mod links;
 pub mod mark;
 pub mod members;
 pub mod nemesis;

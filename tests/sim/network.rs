@@ -85,6 +85,14 @@ impl Network {
         Some(self.rng.between(self.plan.delay_us.0, self.plan.delay_us.1))
     }
 
+    /// How long something takes on a connection, which sends again what is lost.
+    pub fn link_delay(&mut self) -> u64 {
+        let slow = !self.healed && self.rng.chance(self.plan.slow_permille);
+        let extra = if slow { self.plan.slow_us } else { 0 };
+        self.rng
+            .between(self.plan.delay_us.0, self.plan.delay_us.1 + extra)
+    }
+
     /// What becomes of a frame that is sent now.
     pub fn send(&mut self, from: usize, to: usize, now_us: u64) -> Fate {
         let plan = self.plan;

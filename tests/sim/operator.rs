@@ -429,6 +429,10 @@ impl World {
     /// Replicas that are no members any more are deleted where they are.
     fn tidy(&mut self) {
         let groups: Vec<u64> = self.groups.keys().copied().collect();
+        // What is found damaged of a deleted group is of no use to anybody.
+        self.operator
+            .lost
+            .retain(|(of, _), _| *of == CONTROLLER || groups.contains(of));
         for group in groups {
             let Some(wanted) = self.members_wanted(group) else {
                 continue;

@@ -4,11 +4,12 @@
 use riverrun_record::batches;
 use riverrun_replication::Role;
 
+use crate::boot::node_id;
 use crate::clock::{MS, SECOND};
 use crate::invariants::acknowledged_is_never_lost as never_lost;
 use crate::invariants::no_group_stuck::{self, Standing};
 use crate::invariants::producer_state_rebuilt_equals_kept as producers;
-use crate::invariants::{Violation, one_value_at_one_offset as one_value};
+use crate::invariants::{Checked, Violation, leaders_known, one_value_at_one_offset as one_value};
 use crate::world::{CONTROLLER, Event, World};
 
 impl World {
@@ -68,8 +69,18 @@ impl World {
         self.clients.iter().all(|client| client.open() == 0)
             && !self.operator.is_busy()
             && self.groups.keys().chain([&CONTROLLER]).all(|group| {
-                self.is_settled(*group) && no_group_stuck::check(&self.standing(*group)).is_ok()
+                self.is_settled(*group)
+                    && no_group_stuck::check(&self.standing(*group)).is_ok()
+                    && self.all_know_the_leader(*group).is_ok()
             })
+    }
+
+    /// Whether every node names the node that leads a group.
+    fn all_know_the_leader(&self, group: u64) -> Checked {
+        let leader = self.leader_of(group).map_or(-1, node_id);
+        let nodes = 0..self.hosts.len();
+        let answers: Vec<_> = nodes.map(|node| self.answer_of(node, group)).collect();
+        leaders_known::at_the_end(group, leader, &answers)
     }
 
     fn standing(&self, group: u64) -> Standing {
@@ -109,6 +120,7 @@ impl World {
             let group = standing.group;
             standing.detail = format!("{}; {}", self.describe(group), self.operator.describe());
             checked = checked.and_then(|()| no_group_stuck::check(&standing));
+            checked = checked.and_then(|()| self.all_know_the_leader(group));
         }
         if checked.is_ok() {
             let open: usize = self.clients.iter().map(crate::workload::Client::open).sum();

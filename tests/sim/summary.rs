@@ -18,6 +18,8 @@ pub struct Summary {
     pub snapshots: u64,
     pub network_cuts: u64,
     pub frames_lost: u64,
+    pub announcements: u64,
+    pub taken_for_dead: u64,
     pub disks_hung: u64,
     pub disk_errors: u64,
     pub disks_full: u64,
@@ -43,7 +45,7 @@ impl Summary {
         }
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 26] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 28] {
         [
             ("runs", &mut self.runs),
             ("simulated us", &mut self.simulated_us),
@@ -60,6 +62,8 @@ impl Summary {
             ("snapshots taken", &mut self.snapshots),
             ("network cuts", &mut self.network_cuts),
             ("frames lost", &mut self.frames_lost),
+            ("announcements heard", &mut self.announcements),
+            ("nodes taken for dead", &mut self.taken_for_dead),
             ("disks hung", &mut self.disks_hung),
             ("disk errors", &mut self.disk_errors),
             ("disks full", &mut self.disks_full),
@@ -80,7 +84,7 @@ impl Summary {
         ]
     }
 
-    fn fields(&self) -> [(&'static str, u64); 26] {
+    fn fields(&self) -> [(&'static str, u64); 28] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use riverrun_record::{Limits, validate};
 use riverrun_replication::message::{Body, PeerMessage, RaftKind};
 use riverrun_replication::shard::{Effect, Input};
@@ -15,6 +16,7 @@ use crate::host::{Flusher, Host, LaneWrite, Process, Syncing};
 use crate::invariants::acknowledged_is_never_lost as lost;
 use crate::invariants::nothing_uncommitted_is_served as served;
 use crate::invariants::{Checked, Invariants, Violation, nothing_committed_is_cut};
+use crate::links::Links;
 use crate::mark::Mark;
 use crate::nemesis::Nemesis;
 use crate::network::{Fate, Network};
@@ -83,6 +85,18 @@ pub enum Event {
     Read {
         group: usize,
     },
+    Links,
+    Announced {
+        from: usize,
+        to: usize,
+        link: u64,
+        announcement: Bytes,
+    },
+    Gone {
+        by: usize,
+        life: u64,
+        gone: usize,
+    },
     Operator,
     Fault,
     Story {
@@ -112,6 +126,8 @@ pub struct World {
     pub hosts: Vec<Host>,
     /// The network between them.
     pub network: Network,
+    /// The connections over which leaders are told.
+    pub links: Links,
     /// The clients.
     pub clients: Vec<Client>,
     /// What they did.
@@ -174,6 +190,7 @@ impl World {
         }
         let mut world = Self {
             network: Network::new(plan.network, nodes, Rng::stream(seed, "network")),
+            links: Links::default(),
             clock: Clock::default(),
             hosts,
             clients,
@@ -218,6 +235,7 @@ impl World {
         for group in 0..self.plan.groups.len() {
             self.clock.after(500 * MS, Event::Read { group });
         }
+        self.clock.after(50 * MS, Event::Links);
         self.clock.after(100 * MS, Event::Operator);
         self.clock.after(500 * MS, Event::Look);
         if !self.plan.faults.is_empty() {
@@ -250,7 +268,9 @@ impl World {
         true
     }
 
-    fn lives(&self, node: usize, life: u64) -> bool {
+    /// Whether a life of a node goes on.
+    #[must_use]
+    pub fn lives(&self, node: usize, life: u64) -> bool {
         self.hosts
             .get(node)
             .is_some_and(|host| host.life == life && host.process.is_some())
@@ -267,6 +287,8 @@ impl World {
     fn happen(&mut self, event: Event) {
         if let Event::Tick { node, .. }
         | Event::Frame { to: node, .. }
+        | Event::Announced { to: node, .. }
+        | Event::Gone { by: node, .. }
         | Event::Unreachable { node, .. }
         | Event::Lane { node, .. }
         | Event::Work { node, .. }
@@ -298,6 +320,14 @@ impl World {
             Event::Request { node, request } => self.request(node, *request),
             Event::Answer { answer } => self.answer(&answer),
             Event::Read { group } => self.read(group),
+            Event::Links => self.look_after_links(),
+            Event::Announced {
+                from,
+                to,
+                link,
+                announcement,
+            } => self.announced(from, to, link, announcement),
+            Event::Gone { by, life, gone } => self.takes_for_dead(by, life, gone),
             Event::Operator => self.operate(),
             Event::Fault => self.strike(),
             Event::Story { step, node, group } => self.tell(step, node, group),
@@ -364,6 +394,7 @@ impl World {
         if let Some(host) = self.hosts.get_mut(to) {
             host.heard_us.insert(from, now);
         }
+        self.is_heard(from, to);
         let inputs = messages
             .into_iter()
             .map(|m| (m.group, Input::Message(m)))
@@ -459,6 +490,7 @@ impl World {
             return;
         }
         self.send(node, turn.frames);
+        self.tell_leaders(node);
         self.flusher(node);
         if reconcile {
             self.reconcile(node);
@@ -539,7 +571,9 @@ impl World {
                     self.check(checked);
                 }
             }
-            Effect::Led { .. } => {}
+            Effect::Led { group } => {
+                process.led.insert(group);
+            }
             Effect::Advanced { group } => {
                 turn.advanced.insert(group);
             }

@@ -47,6 +47,11 @@ impl Leaders {
         self.table.write().started(node);
     }
 
+    /// This node's replica of a group goes, which knew this of its leader.
+    pub(crate) fn keep(&self, group: u64, term: u64, node: Option<i32>) {
+        self.table.write().keep(group, term, node);
+    }
+
     /// A group is no more.
     pub(crate) fn forget(&self, group: u64) {
         self.table.write().forget(group);

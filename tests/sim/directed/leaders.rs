@@ -1,12 +1,13 @@
-//! L1 to L5, L7: what a leader answers, and when.
+//! L1 to L7: what a leader answers, and when.
 
 use riverrun_replication::conf::Change;
+use riverrun_replication::leaders::{LeaderTable, announce, by_own_replica, newest};
 use riverrun_replication::message::Body;
 use riverrun_replication::{ProduceError, Role};
 use riverrun_storage::EntryKind;
 use riverrun_storage::planted::Bug;
 
-use super::cluster::{A, C, Cluster, D, E, F, Plan, without_rule};
+use super::cluster::{A, C, Cluster, D, E, F, GROUP, Plan, without_rule};
 use super::wire::Sent;
 
 const ALL: [u64; 3] = [A, F, C];
@@ -307,6 +308,61 @@ fn l5_a_single_voter_asks_nobody() {
     assert!(cluster.confirmed(question).unwrap().is_ok());
     let probes = |sent: &Sent| matches!(sent.message.body, Body::Probe { .. });
     assert!(!cluster.on_the_wire().any(probes));
+}
+
+/// What a node is told of [`GROUP`] by another when their link comes up.
+fn hears(told: &mut LeaderTable, cluster: &mut Cluster, from: u64) {
+    let handle = cluster.handle(from).unwrap();
+    for announcement in announce(&[handle]) {
+        told.hear(i32::try_from(from).unwrap(), announcement);
+    }
+}
+
+fn named(told: &LeaderTable) -> Option<(u64, Option<i32>)> {
+    told.get(GROUP).map(|lead| (lead.term, lead.node))
+}
+
+#[test]
+fn l6_epoch_loop() {
+    // A node without a replica, whose link to A breaks: what it answers in the end.
+    let steps = || {
+        let mut cluster = Cluster::of_three(Plan::voters(&ALL));
+        let mut told = LeaderTable::default();
+        hears(&mut told, &mut cluster, A);
+        let first = cluster.published(A).term;
+        assert_eq!(named(&told), Some((first, Some(1))));
+        cluster.cut_off(A);
+        cluster.elect(C, &[F, C]);
+        hears(&mut told, &mut cluster, C);
+        let second = cluster.published(C).term;
+        assert!(second > first);
+        // A has not heard that it is deposed, and its link comes up again.
+        hears(&mut told, &mut cluster, A);
+        (
+            named(&told) == Some((second, Some(3))),
+            named(&told) == Some((first, Some(1))),
+        )
+    };
+    assert_eq!(steps(), (true, false));
+    assert_eq!(without_rule(Bug::L6, steps), (false, true));
+}
+
+#[test]
+fn l6_a_report_that_was_lost() {
+    // F was told of A's first term. A leads again in a later one, and that report is lost.
+    let mut cluster = Cluster::of_three(Plan::voters(&ALL));
+    let mut told = LeaderTable::default();
+    hears(&mut told, &mut cluster, A);
+    cluster.elect(C, &ALL);
+    cluster.elect(A, &ALL);
+    cluster.spread(A, &ALL);
+    let term = cluster.published(A).term;
+    assert!(named(&told).unwrap().0 < term);
+    let own = by_own_replica(&cluster.published(F), 2, Some(1));
+    assert_eq!(newest(told.get(GROUP).as_ref(), Some(own)), Some((term, Some(1))));
+    // It goes, and what it knew is not forgotten with it.
+    told.keep(GROUP, own.0, own.1);
+    assert_eq!(newest(told.get(GROUP).as_ref(), None), Some((term, Some(1))));
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! | `cluster`, `machine`, `wire`, `progress`, `requests`, `views` | what a test drives |
 //! | `flushing` | W1, W2, W4, W5, W7 (W3 is the node store's: `storage/tests/node_executions.rs`) |
 //! | `disks` | W6, W8, W9, W10 |
-//! | `leaders` | L1 to L5, L7 |
+//! | `leaders` | L1 to L7 |
 //! | `recovering` | R1, R2, R2b |
 //! | `replaced` | R3, R4 |
 //! | `mishaps` | the longest of them, with each of their messages lost, doubled or late |
@@ -31,9 +31,9 @@ mod views;
 mod wire;
 
 /// The executions of the document whose parts exist.
-const EXECUTIONS: [&str; 21] = [
+const EXECUTIONS: [&str; 22] = [
     "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "w9", "w10", "l1", "l2", "l3", "l4", "l5",
-    "l7", "r1", "r2", "r2b", "r3", "r4",
+    "l6", "l7", "r1", "r2", "r2b", "r3", "r4",
 ];
 
 #[test]

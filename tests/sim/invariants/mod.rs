@@ -5,6 +5,7 @@ pub mod acknowledged_is_never_lost;
 pub mod committed_agrees;
 pub mod confirmed_offsets_are_current;
 pub mod controllers_agree;
+pub mod leaders_known;
 pub mod no_duplicate_of_an_idempotent_producer;
 pub mod no_group_stuck;
 pub mod nothing_committed_is_cut;
