@@ -43,6 +43,8 @@ pub enum Bug {
     L3,
     /// L6: the last word about who leads counts, whatever its term.
     L6,
+    /// L8: a topic is forgotten as soon as it is marked.
+    L8,
     /// R1: a replica leaves *recovering* at the leader's commit.
     R1,
     /// R2b: a contradicted follower's answers are counted.
@@ -53,7 +55,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them, for a hunt.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::AckBeforePersist,
         Self::FollowerAckBeforePersist,
         Self::SkipI4Barrier,
@@ -70,6 +72,7 @@ impl Bug {
         Self::L2,
         Self::L3,
         Self::L6,
+        Self::L8,
         Self::R1,
         Self::R2b,
         Self::R3,
@@ -95,6 +98,7 @@ impl Bug {
             Self::L2 => "l2",
             Self::L3 => "l3",
             Self::L6 => "l6",
+            Self::L8 => "l8",
             Self::R1 => "r1",
             Self::R2b => "r2b",
             Self::R3 => "r3",

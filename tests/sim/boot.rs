@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use riverrun_replication::controller::Controller;
+use riverrun_replication::controller::{ClosedTopics, Controller};
 use riverrun_replication::leaders::LeaderTable;
 use riverrun_replication::node::{GroupOrder, Node, NodeSettings, OpenError};
 use riverrun_replication::shard::{Input, Shard};
@@ -18,6 +18,7 @@ use crate::clock::MS;
 use crate::host::{Flusher, Fuse, Process, View, data_dir};
 use crate::invariants::Violation;
 use crate::plan::{Fault, Plan};
+use crate::topics::place_of;
 use crate::world::{CONTROLLER, Event, World};
 
 /// The topic id of group 0, as Kafka has it.
@@ -39,8 +40,7 @@ pub fn first_directory(node: usize) -> Uuid {
 /// The settings of a group.
 #[must_use]
 pub fn settings_of(plan: &Plan, topic_id: Uuid) -> GroupSettings {
-    let place = (0..plan.groups.len()).find(|place| World::topic_of(*place) == topic_id);
-    let group = place.and_then(|place| plan.groups.get(place));
+    let group = place_of(topic_id).and_then(|place| plan.groups.get(place));
     let segment_bytes = group.map_or(16 << 10, |group| group.segment_bytes);
     GroupSettings {
         log: LogConfig {
@@ -158,6 +158,7 @@ impl World {
             known_lives: BTreeMap::new(),
             led: BTreeSet::new(),
             leads: BTreeSet::new(),
+            closed: ClosedTopics::default(),
             answered: BTreeMap::new(),
         };
         for refused in opened.refused {
@@ -512,7 +513,8 @@ impl World {
         else {
             return;
         };
-        if process.node.handle(group).is_none() || !matches!(process.flusher, Flusher::Idle) {
+        let known = process.node.handle(group).is_some() || process.refused.contains_key(&group);
+        if !known || !matches!(process.flusher, Flusher::Idle) {
             return;
         }
         let shard = process.shard_of(group);
@@ -527,6 +529,8 @@ impl World {
         };
         process.views.remove(&group);
         process.lanes.remove(&group);
+        process.refused.remove(&group);
+        process.refused_for_now.remove(&group);
         if let Some((term, leader)) = known {
             process.leaders.keep(group, term, leader);
         }
@@ -546,7 +550,8 @@ impl World {
         let own = node_id(node);
         let mut wanted = Vec::new();
         let mut waits = false;
-        for topic in process.controller.image().topics.values() {
+        let topics = process.controller.image().topics.values();
+        for topic in topics.filter(|topic| !topic.closing) {
             for partition in &topic.partitions {
                 let of_this_node = partition.replicas.iter().filter(|replica| {
                     replica.node == own && (replica.directory == directory || planted::is(Bug::R3))
@@ -580,6 +585,7 @@ impl World {
             }
         }
         self.learn_groups(node);
+        waits |= !self.close_topics(node);
         if let Some(process) = self.hosts.get_mut(node).and_then(|h| h.process.as_mut()) {
             process.must_reconcile |= waits;
         }
@@ -603,11 +609,13 @@ impl World {
             .map(|at| (at.at.replica, usize::try_from(at.at.node - 1).unwrap_or(0)))
             .collect();
         for topic in image.topics.values() {
-            let place =
-                (0..self.plan.groups.len()).find(|place| Self::topic_of(*place) == topic.id);
-            let (Some(place), Some(partition)) = (place, topic.partitions.first()) else {
+            let (Some(place), Some(partition)) = (place_of(topic.id), topic.partitions.first())
+            else {
                 continue;
             };
+            if self.topics.is_gone(&topic.id) {
+                continue;
+            }
             for replica in &partition.replicas {
                 let on = usize::try_from(replica.node - 1).unwrap_or(0);
                 groups.push((place, partition.group, replica.replica, on));
@@ -624,13 +632,7 @@ impl World {
                 self.summary.replicas_replaced += 1;
             }
             if self.groups.insert(group, place).is_none() {
-                for client in self
-                    .clients
-                    .iter_mut()
-                    .filter(|client| client.group_place() == place)
-                {
-                    client.group = Some(group);
-                }
+                self.tell_clients(group, place);
             }
         }
     }

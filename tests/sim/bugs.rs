@@ -36,6 +36,7 @@ pub fn named_by(bug: Bug) -> &'static [&'static str] {
         Bug::L2 => &["acknowledged_is_never_lost", "one_value_at_one_offset"],
         Bug::L3 => &["committed_agrees", "same_index_and_term_same_bytes"],
         Bug::L6 => &["leaders_known"],
+        Bug::L8 => &["nothing_outlives_its_topic"],
         Bug::R1 => &["acknowledged_is_never_lost"],
         Bug::R2b => &["acknowledged_is_never_lost", "what_is_counted_is_held"],
         Bug::R3 => &[

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use riverrun_replication::controller::Controller;
+use riverrun_replication::controller::{ClosedTopics, Controller};
 use riverrun_replication::group::Op;
 use riverrun_replication::leaders::LeaderTable;
 use riverrun_replication::members::Members;
@@ -188,6 +188,8 @@ pub struct Process {
     pub led: BTreeSet<u64>,
     /// Groups that the others take this node for the leader of.
     pub leads: BTreeSet<u64>,
+    /// What other nodes have said of topics that are being deleted.
+    pub closed: ClosedTopics,
     /// The newest term that was answered for each group.
     pub answered: BTreeMap<u64, u64>,
 }

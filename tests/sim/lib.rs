@@ -13,6 +13,7 @@
 //! | `world` | the queue of events, turns and their effects |
 //! | `workload`, `reader`, `history` | clients, consumers, and what they were told |
 //! | `operator`, `members` | brokers, topics, replacement of replicas; the members of groups |
+//! | `topics` | topics that are deleted, and their namesakes |
 //! | `nemesis`, `story` | faults; faults that follow each other on purpose |
 //! | `witness` | what replicas tell each other, and count of each other |
 //! | `settle` | the end: progress, then comparison |
@@ -41,6 +42,7 @@ pub mod seeds;
 pub mod settle;
 pub mod story;
 pub mod summary;
+pub mod topics;
 pub mod trace;
 pub mod witness;
 pub mod workload;

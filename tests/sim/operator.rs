@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use riverrun_record::{Limits, validate};
 use riverrun_replication::conf;
 use riverrun_replication::controller::{
-    BrokerImage, ClosedTopics, Command, Controller, CreateTopicRequest, FoundCluster, Founder,
-    RegisterBroker, encode_batch,
+    BrokerImage, Command, Controller, FoundCluster, Founder, PartitionImage, RegisterBroker,
+    TopicImage, encode_batch,
 };
 use riverrun_replication::frame::Start;
 use riverrun_replication::lives::{Life, judge};
@@ -85,6 +85,14 @@ impl Operator {
         }
     }
 
+    /// The topic of a place is no more, and with it its learner and what was lost of its group.
+    pub fn is_deleted(&mut self, group: u64, place: usize) {
+        self.lost.retain(|(of, _), _| *of != group);
+        if let Some((_, learner)) = self.learners.get_mut(&place) {
+            *learner = None;
+        }
+    }
+
     /// The disk of a node is a new one: what was lost of group 0 went with the old one.
     pub fn has_new_disk(&mut self, node: usize) {
         self.lost
@@ -148,6 +156,7 @@ impl World {
             let commands = self.next_commands(leader);
             self.write_commands(leader, &commands);
         }
+        self.say_closed();
         self.place_learners();
         for node in 0..self.hosts.len() {
             self.want_members(node);
@@ -173,9 +182,20 @@ impl World {
         if planted::is(Bug::R3) {
             return Vec::new();
         }
+        let controller = controller.clone();
+        if let Some(command) = self.deletion(&controller) {
+            return vec![command];
+        }
+        let process = self.hosts.get_mut(leader).and_then(|h| h.process.as_mut());
+        let Some(closed) = process.map(|process| {
+            process.closed.retain(&controller);
+            process.closed.clone()
+        }) else {
+            return Vec::new();
+        };
         let is_silent = |broker: &BrokerImage| self.is_silent(leader, broker.node);
-        let mut commands = controller.duties(is_silent, &ClosedTopics::default());
-        commands.extend(self.replace_lost(controller));
+        let mut commands = controller.duties(is_silent, &closed);
+        commands.extend(self.replace_lost(&controller));
         if commands.is_empty() {
             commands.extend(self.next_move(leader));
         }
@@ -221,24 +241,6 @@ impl World {
         })
     }
 
-    /// A topic of the plan that is not there is created, not before all of its brokers are known.
-    fn creation(&self, controller: &Controller) -> Option<Command> {
-        self.plan
-            .groups
-            .iter()
-            .enumerate()
-            .find_map(|(place, group)| {
-                let nodes = group.voters.iter().map(|node| node_id(*node)).collect();
-                let request = CreateTopicRequest {
-                    name: format!("topic-{place}"),
-                    id: Self::topic_of(place),
-                    assignments: Some(vec![nodes]),
-                    ..CreateTopicRequest::default()
-                };
-                controller.plan_create_topic(request).ok()
-            })
-    }
-
     /// Whether a node counts as out of service with the leader of group 0, `None` where it has not
     /// been heard yet and may be heard still.
     fn is_silent(&self, leader: usize, broker: i32) -> Option<bool> {
@@ -256,7 +258,8 @@ impl World {
     /// A node has replicas that cannot go on replaced, where there are others to fill new ones from.
     fn replace_lost(&self, controller: &Controller) -> Vec<Command> {
         let mut commands = Vec::new();
-        for topic in controller.image().topics.values() {
+        let topics = controller.image().topics.values();
+        for topic in topics.filter(|topic| !topic.closing) {
             for (number, partition) in topic.partitions.iter().enumerate() {
                 let is_lost = |replica: u64| {
                     self.operator.lost.contains_key(&(partition.group, replica))
@@ -281,7 +284,9 @@ impl World {
             return None;
         }
         let controller = &self.process(leader)?.controller;
-        let topics: Vec<_> = controller.image().topics.values().collect();
+        let topics = controller.image().topics.values();
+        let stays = |topic: &&TopicImage| !topic.closing && !self.topics.is_unwanted(&topic.id);
+        let topics: Vec<&TopicImage> = topics.filter(stays).collect();
         let at = usize::try_from(draw % topics.len().max(1) as u64).unwrap_or(0);
         let topic = topics.get(at)?;
         let partition = topic.partitions.first()?;
@@ -394,7 +399,7 @@ impl World {
             }
             let here = process.node.handle(group).map(|handle| handle.replica());
             let lost = known.is_some_and(|id| self.operator.lost.contains_key(&(group, id)));
-            let Some(voters) = self.first_voters(group) else {
+            let Some((topic, voters)) = self.first_voters(group) else {
                 continue;
             };
             match known {
@@ -412,18 +417,29 @@ impl World {
                 self.operator.lost.remove(&(group, old));
             }
             self.operator.learners.insert(place, (node, Some(id)));
-            self.create(node, group, id, Self::topic_of(place), voters);
+            self.create(node, group, id, topic, voters);
         }
     }
 
-    fn first_voters(&self, group: u64) -> Option<Vec<u64>> {
-        (0..self.hosts.len()).find_map(|node| {
-            let image = self.process(node)?.controller.image();
-            let mut partitions = image.topics.values().flat_map(|topic| &topic.partitions);
-            partitions
-                .find(|partition| partition.group == group)
-                .map(|p| p.first_voters.clone())
-        })
+    /// The topic of a group and the voters that it was founded with, where it stays.
+    fn first_voters(&self, group: u64) -> Option<(Uuid, Vec<u64>)> {
+        let images = (0..self.hosts.len()).filter_map(|node| self.process(node));
+        let of_group = images.flat_map(|process| {
+            let topics = process.controller.image().topics.values();
+            topics.filter_map(|topic| {
+                let mut partitions = topic.partitions.iter();
+                Some((
+                    topic,
+                    partitions.find(|partition| partition.group == group)?,
+                ))
+            })
+        });
+        let known: Vec<(&TopicImage, &PartitionImage)> = of_group.collect();
+        if known.iter().any(|(topic, _)| topic.closing) {
+            return None;
+        }
+        let (topic, partition) = known.first()?;
+        Some((topic.id, partition.first_voters.clone()))
     }
 
     /// Replicas that are no members any more are deleted where they are.

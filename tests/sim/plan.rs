@@ -6,6 +6,7 @@
 use crate::clock::{MS, SECOND};
 use crate::rng::Rng;
 use crate::story::Story;
+use crate::topics::DELETE_EVERY_US;
 
 /// Delays and losses of the network.
 #[derive(Debug, Clone, Copy)]
@@ -189,6 +190,8 @@ pub struct Plan {
     pub stories: Vec<Story>,
     /// Mean time between two of them.
     pub story_every_us: u64,
+    /// Mean time between two deletions of a topic, where there are any.
+    pub delete_every_us: Option<u64>,
     /// Mean time that a stopped process stays down.
     pub down_us: u64,
     /// The node that may lose what it had synced. One a run, so that never a majority does.
@@ -265,6 +268,7 @@ impl Plan {
             fault_every_us: rng.between(100, 3000) * MS,
             stories: Vec::new(),
             story_every_us: 0,
+            delete_every_us: None,
             down_us: rng.between(50, 3000) * MS,
             victim: rng.index(nodes),
             skew_permille: if rng.coin() { rng.between(0, 200) } else { 0 },
@@ -283,6 +287,11 @@ impl Plan {
         if !plan.faults.is_empty() && !options.bench {
             plan.stories = Story::draw(&mut stories, &plan.groups);
             plan.story_every_us = stories.between(1500, 6000) * MS;
+        }
+        let mut topics = Rng::stream(seed, "topics");
+        if topics.chance(400) && !options.bench {
+            let (least, most) = DELETE_EVERY_US;
+            plan.delete_every_us = Some(topics.between(least, most));
         }
         if options.bench {
             plan.wal_bytes = 1 << 20;

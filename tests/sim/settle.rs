@@ -56,6 +56,7 @@ impl World {
 
     fn all_progressed(&self) -> bool {
         self.groups.len() == self.plan.groups.len()
+            && self.topics.are_as_wanted()
             && self.groups.keys().all(|group| self.progressed(*group))
     }
 

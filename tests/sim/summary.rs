@@ -19,6 +19,7 @@ pub struct Summary {
     pub network_cuts: u64,
     pub frames_lost: u64,
     pub announcements: u64,
+    pub topics_deleted: u64,
     pub taken_for_dead: u64,
     pub disks_hung: u64,
     pub disk_errors: u64,
@@ -45,7 +46,7 @@ impl Summary {
         }
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 28] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 29] {
         [
             ("runs", &mut self.runs),
             ("simulated us", &mut self.simulated_us),
@@ -62,6 +63,7 @@ impl Summary {
             ("snapshots taken", &mut self.snapshots),
             ("network cuts", &mut self.network_cuts),
             ("frames lost", &mut self.frames_lost),
+            ("topics deleted", &mut self.topics_deleted),
             ("announcements heard", &mut self.announcements),
             ("nodes taken for dead", &mut self.taken_for_dead),
             ("disks hung", &mut self.disks_hung),
@@ -84,7 +86,7 @@ impl Summary {
         ]
     }
 
-    fn fields(&self) -> [(&'static str, u64); 28] {
+    fn fields(&self) -> [(&'static str, u64); 29] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }

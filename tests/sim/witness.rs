@@ -13,7 +13,7 @@ impl World {
     /// A group that acknowledges from memory promises nothing that outlives a power cut.
     fn promises(&self, group: u64) -> bool {
         let plan = self
-            .groups
+            .every_group
             .get(&group)
             .and_then(|place| self.plan.groups.get(*place));
         !plan.is_some_and(|plan| plan.caching)

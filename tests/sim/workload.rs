@@ -266,6 +266,13 @@ impl Client {
         self.next_epoch();
     }
 
+    /// Another topic has the name: what is open stays unknown.
+    pub fn go_on_with(&mut self, group: u64, history: &mut History) {
+        self.give_up(history);
+        self.group = Some(group);
+        self.progress = 0;
+    }
+
     /// An idempotent producer that has lost count begins a new epoch.
     fn next_epoch(&mut self) {
         self.epoch = self.epoch.wrapping_add(1).max(0);

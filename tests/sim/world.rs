@@ -26,6 +26,7 @@ use crate::reader::Readers;
 use crate::rng::Rng;
 use crate::story::{Deed, Step, Stories};
 use crate::summary::Summary;
+use crate::topics::Topics;
 use crate::trace::Trace;
 use crate::workload::{Answer, Client, Request};
 
@@ -97,6 +98,15 @@ pub enum Event {
         life: u64,
         gone: usize,
     },
+    Closed {
+        from: usize,
+        to: usize,
+        topics: Vec<Uuid>,
+    },
+    Switch {
+        client: usize,
+        group: u64,
+    },
     Operator,
     Fault,
     Story {
@@ -148,6 +158,10 @@ pub struct World {
     pub routes: BTreeMap<(u64, u64), usize>,
     /// Places in the plan of data groups, once they exist.
     pub groups: BTreeMap<u64, usize>,
+    /// The same of all that there ever were.
+    pub every_group: BTreeMap<u64, usize>,
+    /// Topics that were deleted.
+    pub topics: Topics,
     /// Nodes on which a `write.caching` group may have lost what it held in memory.
     pub short: BTreeMap<u64, BTreeSet<usize>>,
     /// `write.caching` groups a majority of which lost its memory: loss is within the promise.
@@ -203,6 +217,8 @@ impl World {
             rng,
             routes: BTreeMap::new(),
             groups: BTreeMap::new(),
+            every_group: BTreeMap::new(),
+            topics: Topics::new(&plan),
             short: BTreeMap::new(),
             excused: BTreeSet::new(),
             summary: Summary {
@@ -289,6 +305,7 @@ impl World {
         | Event::Frame { to: node, .. }
         | Event::Announced { to: node, .. }
         | Event::Gone { by: node, .. }
+        | Event::Closed { to: node, .. }
         | Event::Unreachable { node, .. }
         | Event::Lane { node, .. }
         | Event::Work { node, .. }
@@ -328,6 +345,8 @@ impl World {
                 announcement,
             } => self.announced(from, to, link, announcement),
             Event::Gone { by, life, gone } => self.takes_for_dead(by, life, gone),
+            Event::Closed { from, to, topics } => self.is_closed(from, to, &topics),
+            Event::Switch { client, group } => self.switch(client, group),
             Event::Operator => self.operate(),
             Event::Fault => self.strike(),
             Event::Story { step, node, group } => self.tell(step, node, group),
@@ -549,6 +568,13 @@ impl World {
                 };
                 self.trace
                     .note(&[ticket.request, u64::from(outcome.is_ok())]);
+                let made = self.history.batch(ticket.request.cast_signed());
+                if let Some(batch) = made.filter(|batch| batch.durable && outcome.is_ok()) {
+                    let replaced = &self.invariants.replaced;
+                    let batch_id = ticket.request.cast_signed();
+                    let checked = replaced.acknowledges(batch.group, node, batch_id);
+                    self.check(checked);
+                }
                 if ticket.connection != OPERATOR
                     && let Some(delay) = self.network.client_delay()
                 {
@@ -600,6 +626,7 @@ impl World {
                     .controllers
                     .applied(node, &process.controller);
                 self.check(checked);
+                self.look_at_topics(&process.controller);
             }
             Err(error) => {
                 let detail = format!("node {node}: {error}");
@@ -1225,7 +1252,7 @@ impl World {
     /// A `write.caching` group may have lost what a node held in memory.
     pub fn mark_short(&mut self, group: u64, node: usize) {
         let Some(plan) = self
-            .groups
+            .every_group
             .get(&group)
             .and_then(|place| self.plan.groups.get(*place))
         else {
@@ -1253,12 +1280,6 @@ impl World {
         for group in groups {
             self.mark_short(group, node);
         }
-    }
-
-    /// The topic of a place in the plan.
-    #[must_use]
-    pub fn topic_of(place: usize) -> Uuid {
-        Uuid::from_u128(0x5100_0000 + place as u128)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use riverrun_storage::planted::{self, Bug};
 use uuid::Uuid;
 
 use super::Controller;
@@ -38,6 +39,9 @@ impl ClosedTopics {
     fn is_closed(&self, topic: &TopicImage) -> bool {
         let nobody = BTreeSet::new();
         let nodes = self.nodes.get(&topic.id).unwrap_or(&nobody);
+        if planted::is(Bug::L8) {
+            return true;
+        }
         topic.partitions.iter().all(|partition| {
             let gone = partition.replicas.iter();
             let gone = gone.filter(|replica| nodes.contains(&replica.node)).count();

@@ -208,6 +208,13 @@ impl Cluster {
         );
     }
 
+    /// A node deletes its replica of [`GROUP`].
+    pub(super) fn delete(&mut self, at: u64) {
+        self.turn(at, vec![Input::Remove { group: GROUP }]);
+        let removed = self.machine(at).running().node.remove_group(GROUP);
+        removed.unwrap();
+    }
+
     /// Creates [`BESIDE`] on a node.
     pub(super) fn create_beside(&mut self, at: u64) {
         let replica = 100 + at;

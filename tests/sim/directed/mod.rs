@@ -11,12 +11,14 @@
 //! | `flushing` | W1, W2, W4, W5, W7 (W3 is the node store's: `storage/tests/node_executions.rs`) |
 //! | `disks` | W6, W8, W9, W10 |
 //! | `leaders` | L1 to L7 |
+//! | `deleted` | L8 |
 //! | `recovering` | R1, R2, R2b |
 //! | `replaced` | R3, R4 |
 //! | `mishaps` | the longest of them, with each of their messages lost, doubled or late |
 //! | `stops` | cuts, resets and all else that blocks, with the machine stopping in any call |
 
 mod cluster;
+mod deleted;
 mod disks;
 mod flushing;
 mod leaders;
@@ -31,15 +33,16 @@ mod views;
 mod wire;
 
 /// The executions of the document whose parts exist.
-const EXECUTIONS: [&str; 22] = [
+const EXECUTIONS: [&str; 23] = [
     "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "w9", "w10", "l1", "l2", "l3", "l4", "l5",
-    "l6", "l7", "r1", "r2", "r2b", "r3", "r4",
+    "l6", "l7", "l8", "r1", "r2", "r2b", "r3", "r4",
 ];
 
 #[test]
 fn the_document_names_the_tests_of_every_execution() {
     let document = include_str!("../../../docs/safety.md");
     let directed = [
+        include_str!("deleted.rs"),
         include_str!("disks.rs"),
         include_str!("flushing.rs"),
         include_str!("leaders.rs"),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::nothing_outlives_its_topic as outlives;
 use super::{
     Checked, Violation, no_duplicate_of_an_idempotent_producer as duplicates,
     one_value_at_one_offset,
@@ -133,6 +134,7 @@ impl Committed {
             }
             let made = history.batch(mark.batch);
             if let Some(made) = made {
+                outlives::belongs(group, node, mark.batch, made.group)?;
                 // The bytes are those that the client sent.
                 let sent = Mark {
                     crc: made.crc,

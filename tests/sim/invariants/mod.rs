@@ -9,6 +9,7 @@ pub mod leaders_known;
 pub mod no_duplicate_of_an_idempotent_producer;
 pub mod no_group_stuck;
 pub mod nothing_committed_is_cut;
+pub mod nothing_outlives_its_topic;
 pub mod nothing_uncommitted_is_served;
 pub mod offsets_dense;
 pub mod one_leader_per_term;
@@ -57,6 +58,7 @@ pub struct Invariants {
     pub confirmed: confirmed_offsets_are_current::Asked,
     pub controllers: controllers_agree::Images,
     pub leaders: one_leader_per_term::Leaders,
+    pub replaced: nothing_outlives_its_topic::Replaced,
     pub promises: promises_outlive_a_crash::Promises,
     pub votes: one_vote_per_replica_and_term::Votes,
     pub watermarks: watermark_never_goes_back::Watermarks,
