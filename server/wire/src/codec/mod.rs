@@ -1,5 +1,7 @@
 //! The bounded reader, the writer, and what turns a field table into both.
 
+#[cfg(test)]
+pub(crate) mod coverage;
 mod reader;
 pub(crate) mod table;
 #[cfg(test)]

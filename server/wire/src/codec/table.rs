@@ -198,6 +198,15 @@ macro_rules! table {
                         }
                     }
                 )*
+                #[cfg(test)]
+                let unknown = match &mut writer.unknown_tags {
+                    Some(tags) if at.flexible => tags.draw(stringify!($Name)),
+                    _ => Default::default(),
+                };
+                #[cfg(test)]
+                {
+                    _tags += u32::try_from(unknown.len()).unwrap_or_default();
+                }
                 if at.flexible {
                     writer.uvarint(_tags);
                 }
@@ -216,6 +225,13 @@ macro_rules! table {
                         })?;
                     }
                 } )*
+                #[cfg(test)]
+                for (tag, value) in unknown {
+                    writer.tagged("unknown", tag, |writer| {
+                        writer.slice(&value);
+                        Ok(())
+                    })?;
+                }
                 Ok(())
             }
         }
@@ -263,11 +279,41 @@ macro_rules! table {
         impl crate::codec::testing::Sample for $Name {
             fn sample(random: &mut crate::codec::testing::Random, at: crate::codec::At) -> Self {
                 let mut value = Self::default();
-                $( if Self::$field.present(at.version) {
+                $( if Self::$field.present(at.version)
+                    // A tagged field that has its default is left out.
+                    && (Self::$field.tag.is_none() || random.below(4) > 0)
+                {
                     value.$field = crate::codec::testing::Sample::sample(
                         random, crate::codec::table::at!(at, $field));
                 } )*
                 value
+            }
+
+            fn expect(at: crate::codec::At, forms: &mut crate::codec::coverage::Forms) {
+                $( if Self::$field.present(at.version) {
+                    crate::codec::coverage::expect_field(
+                        forms, stringify!($Name), stringify!($field), Self::$field, at.version);
+                    <$ty as crate::codec::testing::Sample>::expect(
+                        crate::codec::table::at!(at, $field), forms);
+                } )*
+                if at.flexible {
+                    crate::codec::coverage::expect_tags(forms, stringify!($Name));
+                }
+            }
+
+            fn note(&self, at: crate::codec::At, forms: &mut crate::codec::coverage::Forms) {
+                let _default = Self::default();
+                $( if Self::$field.present(at.version) {
+                    crate::codec::coverage::note_field(
+                        forms,
+                        stringify!($Name),
+                        stringify!($field),
+                        crate::codec::testing::Sample::is_null(&self.$field),
+                        self.$field == _default.$field,
+                    );
+                    crate::codec::testing::Sample::note(
+                        &self.$field, crate::codec::table::at!(at, $field), forms);
+                } )*
             }
 
             fn amplification(at: crate::codec::At) -> f64 {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::Records;
+use crate::codec::coverage::Forms;
 use crate::codec::{At, Nullable, Rule, Value};
 
 /// A message and the rows of all its tables.
@@ -98,7 +99,8 @@ impl Random {
     }
 }
 
-/// A random value that version `at` can express, and how far decoding may blow up its bytes.
+/// A random value that version `at` can express, how far decoding may blow up its bytes, and what
+/// of its tables it shows.
 pub(crate) trait Sample: Sized {
     fn sample(random: &mut Random, at: At) -> Self;
 
@@ -107,6 +109,16 @@ pub(crate) trait Sample: Sized {
     fn amplification(_: At) -> f64 {
         0.0
     }
+
+    fn is_null(&self) -> bool {
+        false
+    }
+
+    /// Adds all forms that values of this type can have, with those of the structs inside.
+    fn expect(_: At, _: &mut Forms) {}
+
+    /// Adds the forms that this value has.
+    fn note(&self, _: At, _: &mut Forms) {}
 }
 
 macro_rules! numbers {
@@ -195,6 +207,16 @@ impl<T: Sample + Value> Sample for Vec<T> {
         };
         size_of::<T>() as f64 / T::min_bytes(at) as f64 + T::amplification(at)
     }
+
+    fn expect(at: At, forms: &mut Forms) {
+        T::expect(at, forms);
+    }
+
+    fn note(&self, at: At, forms: &mut Forms) {
+        for element in self {
+            element.note(at, forms);
+        }
+    }
 }
 
 impl<T: Sample + Nullable> Sample for Option<T> {
@@ -208,5 +230,19 @@ impl<T: Sample + Nullable> Sample for Option<T> {
 
     fn amplification(at: At) -> f64 {
         T::amplification(at)
+    }
+
+    fn is_null(&self) -> bool {
+        self.is_none()
+    }
+
+    fn expect(at: At, forms: &mut Forms) {
+        T::expect(at, forms);
+    }
+
+    fn note(&self, at: At, forms: &mut Forms) {
+        if let Some(value) = self {
+            value.note(at, forms);
+        }
     }
 }

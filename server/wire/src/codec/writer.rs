@@ -18,6 +18,8 @@ pub struct Writer {
     /// How many tagged fields enclose the place being written. Their length stands before them,
     /// so nothing inside one is set aside.
     tag_depth: u32,
+    #[cfg(test)]
+    pub(crate) unknown_tags: Option<super::coverage::UnknownTags>,
 }
 
 /// A segment that belongs at a position in the buffer.

@@ -1,5 +1,6 @@
-// Puts lines of "message version hex" before Kafka's own message classes: each body must be read to
-// its end and written again to the byte. Run with kafka-clients and slf4j-api on the class path:
+// Puts lines of "message version hex" before Kafka's own message classes: each body (there may be
+// several behind one another) must be read to its end and written again to the byte. Run with
+// kafka-clients and slf4j-api on the class path:
 //   java -cp kafka-clients-4.4.0.jar:slf4j-api-1.7.36.jar GoldenCheck.java FILE
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
@@ -20,7 +21,9 @@ public class GoldenCheck {
             }
             String[] parts = line.split(" ", -1);
             try {
-                check(parts[0], Short.parseShort(parts[1]), HexFormat.of().parseHex(parts[2]));
+                for (int i = 2; i < parts.length; i++) {
+                    check(parts[0], Short.parseShort(parts[1]), HexFormat.of().parseHex(parts[i]));
+                }
                 good++;
             } catch (Exception e) {
                 bad++;
