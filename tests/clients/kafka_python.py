@@ -1,9 +1,11 @@
 """kafka-python's part of the conformance tests; see scripted.rs for what goes in and out."""
 
 import sys
+import time
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 BROKERS, PREFIX, DIRECTORY = sys.argv[1:]
 
@@ -59,11 +61,32 @@ def send(producer, topic, name):
     return [(partition, future.get(timeout=30).offset) for partition, future in sent]
 
 
+def create(topic):
+    """The admin client fails where the broker that it asks is killed, and does not try another one."""
+    deadline = time.monotonic() + 30
+    asked_again = False
+    while True:
+        try:
+            admin = KafkaAdminClient(bootstrap_servers=BROKERS)
+            try:
+                admin.create_topics([NewTopic(topic, 3, -1, topic_configs={"retention.ms": "-1"})])
+            finally:
+                admin.close()
+            return
+        except TopicAlreadyExistsError:
+            if not asked_again:
+                raise
+            return
+        except KafkaError as error:
+            if not error.retriable or time.monotonic() > deadline:
+                raise
+        asked_again = True
+        time.sleep(0.05)
+
+
 def check(compression, places):
     topic = f"{PREFIX}-{compression}"
-    admin = KafkaAdminClient(bootstrap_servers=BROKERS)
-    admin.create_topics([NewTopic(topic, 3, -1, topic_configs={"retention.ms": "-1"})])
-    admin.close()
+    create(topic)
 
     producer = KafkaProducer(
         bootstrap_servers=BROKERS,
