@@ -20,8 +20,11 @@ pub(crate) const COMPRESSIONS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zs
 /// librdkafka compresses with lz4 only for a broker that advertises FindCoordinator, and sends such
 /// batches as they are to any other: where it does not, that is not ours to judge.
 pub(crate) const LIBRDKAFKA_SENDS_PLAIN: &str = "lz4";
+/// What a client does with brokers.
+pub(crate) type Body = fn(&str) -> Result<()>;
+
 /// What each client does with records, whatever brokers there are.
-pub(crate) const RECORDS_BY: [(&str, fn(&str) -> Result<()>); 5] = [
+pub(crate) const RECORDS_BY: [(&str, Body); 5] = [
     ("kcat", kcat::records),
     ("rdkafka", rdkafka::records),
     ("java", java::records_alone),
@@ -35,7 +38,7 @@ const BASE_MS: i64 = 1_700_000_000_000;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let node = Arc::new(SharedNode::default());
-    let shared = |name: &str, body: fn(&str) -> Result<()>| {
+    let shared = |name: &str, body: Body| {
         let node = Arc::clone(&node);
         trial(format!("clients::{name}"), move || {
             let result = node.brokers().and_then(|brokers| body(&brokers));

@@ -2,7 +2,7 @@
 //! and after SIGKILL of each node in turn.
 
 use super::trio::Trio;
-use crate::clients::{RECORDS_BY, java};
+use crate::clients::{Body, RECORDS_BY, java};
 use crate::real_input;
 use crate::trial::{fresh_seed, note, trial};
 use anyhow::{Context, Result, ensure};
@@ -34,14 +34,14 @@ pub(super) fn trials() -> Vec<Trial> {
 /// The client does all that it does on one node, produces and joins at the start, a middle offset, a
 /// timestamp and the end: with all nodes, with each killed on the way and away to the end, and with
 /// all of them back.
-fn each_node_is_killed(name: &str, body: fn(&str) -> Result<()>) -> Result<()> {
+fn each_node_is_killed(name: &str, body: Body) -> Result<()> {
     let seed = fresh_seed();
     let mut trio = Trio::start()?;
     let result = killed_in_turn(&mut trio, seed, body);
     trio.explain(result.with_context(|| format!("{name}, seed {seed}")))
 }
 
-fn killed_in_turn(trio: &mut Trio, seed: u64, body: fn(&str) -> Result<()>) -> Result<()> {
+fn killed_in_turn(trio: &mut Trio, seed: u64, body: Body) -> Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let brokers = trio.brokers();
     let begun = Instant::now();

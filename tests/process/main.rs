@@ -11,6 +11,7 @@
 //! | `RIVERRUN_TEST_BROKERS=host:port` | the client tests use that broker instead of starting one |
 //! | `RIVERRUN_TEST_NODE=program` | starts that program in the place of `riverrun`, with the same arguments (`kafka-node.sh` makes Apache Kafka of it: so these tests are themselves tested) |
 //! | `RIVERRUN_KILL_ROUNDS=n`, `RIVERRUN_KILL_SEED=n` | the kill loop, longer or again |
+//! | `RIVERRUN_CLUSTER_KILL_ROUNDS=n`, `RIVERRUN_CLUSTER_KILL_SEED=n` | the same for the one on three nodes |
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
