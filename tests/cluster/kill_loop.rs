@@ -3,7 +3,7 @@
 
 use super::ours::{OurReader, OurTail, OurWriter};
 use super::trio::{Trio, until};
-use super::view::view;
+use super::view::{controller, view};
 use crate::kafka::{PATIENCE, Reader};
 use crate::kill_loop::{PARTITIONS, RANDOM_READS, Run, Tail, Writer, setting};
 use crate::trial::{fresh_seed, note};
@@ -119,10 +119,17 @@ impl Loop {
                 ids.into_iter().try_for_each(|id| trio.spawn(id))
             }
             Blow::Leaders => {
-                let run = &self.runs[rng.random_range(0..2)];
-                let partition = rng.random_range(0..PARTITIONS);
-                let mut leaders = vec![trio.controller()?, trio.leader(&run.topic, partition)?];
-                leaders.dedup();
+                let controller = trio.controller()?;
+                let mut others = Vec::new();
+                for run in &self.runs {
+                    others.extend(trio.agree(&run.topic)?.leaders());
+                }
+                others.retain(|(leader, _)| *leader != controller);
+                let mut leaders = vec![controller];
+                // It may be that one node leads everything.
+                if !others.is_empty() {
+                    leaders.push(others[rng.random_range(0..others.len())].0);
+                }
                 for leader in &leaders {
                     trio.kill(*leader)?;
                 }
@@ -137,6 +144,13 @@ impl Loop {
     /// where a majority is left, the new leaders.
     fn is_answered(&self, trio: &Trio, killed: &[i32]) -> Result<()> {
         let left = trio.started();
+        for id in &left {
+            let broker = trio.address(*id)?;
+            until(
+                &format!("node {id} names no controller that was killed"),
+                || Ok((!killed.contains(&controller(&broker)?)).then_some(())),
+            )?;
+        }
         for run in &self.runs {
             for id in &left {
                 let broker = trio.address(*id)?;
