@@ -1,6 +1,12 @@
 //! Founding under crashes, emptied directories and answers of any age: a cluster is founded once, and
 //! nobody votes who is not named.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test's own tables"
+)]
+
 use std::collections::BTreeMap;
 
 use riverrun_replication::founding::{Answer, Candidate, Step, next};
