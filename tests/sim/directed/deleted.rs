@@ -24,7 +24,9 @@ impl Administration {
         for node in 1..=3 {
             let broker = RegisterBroker {
                 node,
-                directory: Uuid::from_u128(u128::from(node.unsigned_abs())).as_bytes().to_vec(),
+                directory: Uuid::from_u128(u128::from(node.unsigned_abs()))
+                    .as_bytes()
+                    .to_vec(),
                 incarnation: 1,
                 ..RegisterBroker::default()
             };
