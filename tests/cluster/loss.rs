@@ -169,11 +169,19 @@ fn two_wiped(trio: &mut Trio, kept: &Kept) -> Result<()> {
 /// An older copy of a data directory does not come back as the node that it once was.
 pub(super) fn an_older_copy_is_refused() -> Result<()> {
     let (mut trio, mut kept) = with_events()?;
-    let result = older_copy(&mut trio, &mut kept);
+    let result = older_copy(&mut trio, &mut kept, 0);
     trio.explain(result)
 }
 
-fn older_copy(trio: &mut Trio, kept: &mut Kept) -> Result<()> {
+/// Nor does one that has been started more often, while nobody heard, than the directory was.
+pub(super) fn a_copy_that_catches_up_is_refused() -> Result<()> {
+    let (mut trio, mut kept) = with_events()?;
+    let result = older_copy(&mut trio, &mut kept, 2);
+    trio.explain(result)
+}
+
+/// `unheard` starts of the copy are ended before the others are there.
+fn older_copy(trio: &mut Trio, kept: &mut Kept, unheard: usize) -> Result<()> {
     trio.kill(2)?;
     let data = trio.node(2)?.data();
     let (old, aside) = (data.with_extension("old"), data.with_extension("aside"));
@@ -185,6 +193,18 @@ fn older_copy(trio: &mut Trio, kept: &mut Kept) -> Result<()> {
     trio.kill(2)?;
     std::fs::rename(&data, &aside)?;
     std::fs::rename(&old, &data)?;
+    if unheard > 0 {
+        trio.kill(1)?;
+        trio.kill(3)?;
+        for _ in 0..unheard {
+            trio.spawn(2)?;
+            trio.wait_ready()?;
+            trio.kill(2)?;
+        }
+        trio.spawn(1)?;
+        trio.spawn(3)?;
+        trio.wait_ready()?;
+    }
     let said = trio.node(2)?.log().len();
     trio.spawn(2)?;
     let status = until("the node with the older copy stops", || {

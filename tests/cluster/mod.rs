@@ -38,6 +38,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             loss::an_older_copy_is_refused,
         ),
         trial(
+            "cluster::a_copy_that_catches_up_unheard_is_refused",
+            loss::a_copy_that_catches_up_is_refused,
+        ),
+        trial(
             "cluster::one_node_grows_to_three_that_do_without_it",
             founding::one_grows_to_three,
         ),
