@@ -92,6 +92,10 @@ impl LeaderTable {
         };
         let mut any = false;
         for entry in announcement.entries {
+            if !entry.leads {
+                any |= self.ceased(node, &entry);
+                continue;
+            }
             let known = self.leads.get(&entry.group);
             let counts = known.is_none_or(|known| {
                 let same = known.node.is_none_or(|other| other == node);
@@ -104,7 +108,7 @@ impl LeaderTable {
             }
             let lead = Lead {
                 term: entry.term,
-                node: entry.leads.then_some(node),
+                node: Some(node),
                 in_sync: entry.in_sync.into(),
             };
             if known != Some(&lead) {
@@ -115,9 +119,27 @@ impl LeaderTable {
         any
     }
 
-    /// This node's replica of a group goes, and the group goes on elsewhere: what it knew last stays,
-    /// so that nobody is told of an earlier leader now.
-    pub fn keep(&mut self, group: u64, term: u64, node: Option<i32>) {
+    /// A node says that it does not lead. Its term may be one in which nobody ever does (a vote that was
+    /// asked for and lost with the power): all that it ends is what it led itself.
+    fn ceased(&mut self, node: i32, entry: &Entry) -> bool {
+        let led = self.leads.get_mut(&entry.group);
+        let led = led.filter(|lead| lead.node == Some(node) && lead.term <= entry.term);
+        let Some(lead) = led else { return false };
+        lead.node = None;
+        lead.in_sync = Arc::default();
+        true
+    }
+
+    /// What this node's own replica of a group shows. That somebody leads in a term stays known when the
+    /// replica goes or is out of service: nobody is told of an earlier leader then.
+    pub fn know(&mut self, group: u64, published: &Published, leader: Option<i32>) {
+        let node = match published.role {
+            Role::Follower if leader.is_some() => leader,
+            // It is named as long as it shows that it leads, and not by this.
+            Role::Leader => None,
+            Role::Follower | Role::Fenced => return,
+        };
+        let term = published.term;
         let known = self.leads.get(&group);
         if known.is_none_or(|known| (known.term, known.node) < (term, node)) {
             let in_sync = Arc::default();
@@ -148,15 +170,18 @@ pub fn newest(told: Option<&Lead>, own: Option<(u64, Option<i32>)>) -> Option<(u
 }
 
 /// What a node's own replica says of its group, given the node and the one that it takes for the
-/// leader's. One that is out of service knows no leader, and still in which term it was last.
+/// leader's. One that is out of service says nothing.
 #[must_use]
-pub fn by_own_replica(published: &Published, node: i32, leader: Option<i32>) -> (u64, Option<i32>) {
-    let leader = match published.role {
-        Role::Leader => Some(node),
-        Role::Follower => leader,
+pub fn by_own_replica(
+    published: &Published,
+    node: i32,
+    leader: Option<i32>,
+) -> Option<(u64, Option<i32>)> {
+    match published.role {
+        Role::Leader => Some((published.term, Some(node))),
+        Role::Follower => Some((published.term, leader)),
         Role::Fenced => None,
-    };
-    (published.term, leader)
+    }
 }
 
 /// What a node says of its replicas, in one or more announcements.
@@ -251,37 +276,57 @@ mod tests {
         assert_eq!(leads(&table), Some((8, Some(1))));
     }
 
-    #[test]
-    fn l6_what_a_replica_knew_last_stays_when_it_goes() {
-        let mut table = LeaderTable::default();
-        table.hear(1, says(5, 5, true));
-        table.keep(5, 7, None);
-        assert_eq!(leads(&table), Some((7, None)));
-        // The leader before comes late, the one of that term does not.
-        assert!(!table.hear(1, says(5, 5, true)));
-        assert!(table.hear(2, says(5, 7, true)));
-        table.keep(5, 6, Some(3));
-        table.keep(5, 7, None);
-        assert_eq!(leads(&table), Some((7, Some(2))));
-    }
-
-    #[test]
-    fn l6_a_replica_out_of_service_names_its_term_and_nobody() {
-        let mut published = Published {
-            role: Role::Fenced,
+    fn shows(role: Role, term: u64) -> Published {
+        Published {
+            role,
             leader_replica: 4,
-            term: 7,
+            term,
             ready: false,
             high_watermark: 0,
             last_stable_offset: 0,
             log_start_offset: 0,
             end_offset: 0,
-        };
-        assert_eq!(by_own_replica(&published, 1, Some(2)), (7, None));
-        published.role = Role::Follower;
-        assert_eq!(by_own_replica(&published, 1, Some(2)), (7, Some(2)));
-        published.role = Role::Leader;
-        assert_eq!(by_own_replica(&published, 1, None), (7, Some(1)));
+        }
+    }
+
+    #[test]
+    fn l6_a_leader_that_a_replica_knew_stays_known_when_it_goes() {
+        let mut table = LeaderTable::default();
+        table.hear(1, says(5, 5, true));
+        table.know(5, &shows(Role::Follower, 7), Some(2));
+        assert_eq!(leads(&table), Some((7, Some(2))));
+        // The leader before comes late.
+        assert!(!table.hear(1, says(5, 5, true)));
+        // What the leader says of itself is more than that it leads.
+        assert!(table.hear(2, says(5, 7, true)));
+        table.know(5, &shows(Role::Follower, 7), Some(2));
+        assert!(!table.hear(2, says(5, 7, true)));
+        // A term in which nobody leads, and a replica that is out of service, tell nothing.
+        table.know(5, &shows(Role::Follower, 8), None);
+        table.know(5, &shows(Role::Fenced, 9), Some(3));
+        assert_eq!(leads(&table), Some((7, Some(2))));
+        table.know(5, &shows(Role::Leader, 9), None);
+        assert_eq!(leads(&table), Some((9, None)));
+    }
+
+    #[test]
+    fn l6_a_term_in_which_nobody_leads_hides_no_leader() {
+        let mut table = LeaderTable::default();
+        table.hear(1, says(5, 7, true));
+        // A candidate of term 8, whose term goes with its power.
+        assert!(!table.hear(2, says(5, 8, false)));
+        assert_eq!(leads(&table), Some((7, Some(1))));
+        // Who led says that it does not any more, whatever term it is in.
+        assert!(table.hear(1, says(5, 8, false)));
+        assert_eq!(leads(&table), Some((7, None)));
+    }
+
+    #[test]
+    fn l6_a_replica_out_of_service_says_nothing() {
+        let of = |role| by_own_replica(&shows(role, 7), 1, Some(2));
+        assert_eq!(of(Role::Fenced), None);
+        assert_eq!(of(Role::Follower), Some((7, Some(2))));
+        assert_eq!(of(Role::Leader), Some((7, Some(1))));
     }
 
     #[test]

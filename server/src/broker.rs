@@ -393,6 +393,11 @@ impl Broker {
 
     /// Who leads a partition of this node, or who is in sync with it, changed.
     pub(crate) fn led(&self, handle: &PartitionHandle) {
+        let published = handle.published();
+        let leader = self
+            .routes
+            .node_of(handle.group(), published.leader_replica);
+        self.leaders.know(handle.group(), &published, leader);
         self.leaders.changed(handle.group());
         if handle.group() == CONTROLLER_GROUP {
             self.duties.look();
@@ -547,7 +552,7 @@ impl Broker {
         {
             offline.push(own);
         }
-        let here = published.map(|published| {
+        let here = published.and_then(|published| {
             let leader = Some(node_of(published.leader_replica)).filter(|node| *node >= 0);
             by_own_replica(&published, own, leader)
         });
@@ -661,7 +666,7 @@ impl Broker {
             .node_of(CONTROLLER_GROUP, published.leader_replica);
         let here = by_own_replica(&published, self.config.node_id, leader);
         let told = self.leaders.of_group(CONTROLLER_GROUP);
-        let lead = newest(told.as_ref(), Some(here));
+        let lead = newest(told.as_ref(), here);
         lead.and_then(|(_, node)| node).unwrap_or(-1)
     }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use riverrun_replication::PartitionHandle;
 use riverrun_replication::controller::{Controller, PartitionImage, TopicImage};
-use riverrun_replication::leaders::by_own_replica;
 use riverrun_replication::members::Members;
 use riverrun_replication::node::{CONTROLLER_GROUP, GroupOrder};
 use riverrun_storage::LogIdentity;
@@ -173,16 +172,6 @@ fn remove_for_good(broker: &Broker, group: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// What this node's replica of a group that goes on without it knew of its leader (L6).
-fn keep_leader(broker: &Broker, group: u64) {
-    if let Some(handle) = broker.runtime().handle(group) {
-        let published = handle.published();
-        let leader = broker.routes().node_of(group, published.leader_replica);
-        let (term, leader) = by_own_replica(&published, broker.config().node_id, leader);
-        broker.leaders().keep(group, term, leader);
-    }
-}
-
 /// Whether requests see a topic as the image has it.
 fn is_shown(broker: &Broker, image: &TopicImage) -> bool {
     broker.topics().with_id(&image.id).is_some_and(|topic| {
@@ -288,7 +277,6 @@ fn local(
         && mine.is_none_or(|mine| mine.replica != here)
     {
         // Another one has taken its place, here or elsewhere.
-        keep_leader(broker, image.group);
         remove(broker, image.group).map_err(|error| {
             error!(
                 topic = topic.name,

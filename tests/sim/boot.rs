@@ -454,7 +454,6 @@ impl World {
         }
         if process.node.handle(group).is_some() {
             let shard = process.shard_of(group);
-            let known = self.answer_of(node, group);
             self.turn(node, vec![(shard, Input::Remove { group })]);
             let Some(process) = self
                 .hosts
@@ -463,9 +462,6 @@ impl World {
             else {
                 return;
             };
-            if let Some((term, leader)) = known {
-                process.leaders.keep(group, term, leader);
-            }
             if let Err(error) = process.node.remove_group(group) {
                 return self.order_failed(node, &error);
             }
@@ -518,7 +514,6 @@ impl World {
             return;
         }
         let shard = process.shard_of(group);
-        let known = self.answer_of(node, group);
         self.turn(node, vec![(shard, Input::Remove { group })]);
         let Some(process) = self
             .hosts
@@ -531,9 +526,6 @@ impl World {
         process.lanes.remove(&group);
         process.refused.remove(&group);
         process.refused_for_now.remove(&group);
-        if let Some((term, leader)) = known {
-            process.leaders.keep(group, term, leader);
-        }
         if let Err(error) = process.node.remove_group(group) {
             self.order_failed(node, &error);
         } else if self.is_blown(node) {

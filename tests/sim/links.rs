@@ -153,7 +153,11 @@ impl World {
                 process.leads.remove(&group);
                 continue;
             };
-            let leads = handle.published().role == Role::Leader;
+            let published = handle.published();
+            let at = self.routes.get(&(group, published.leader_replica));
+            let at = at.map(|at| node_id(*at));
+            process.leaders.know(group, &published, at);
+            let leads = published.role == Role::Leader;
             let knew = if leads {
                 !process.leads.insert(group)
             } else {
@@ -175,7 +179,7 @@ impl World {
     #[must_use]
     pub fn answer_of(&self, node: usize, group: u64) -> Option<(u64, Option<i32>)> {
         let process = self.process(node)?;
-        let own = process.node.handle(group).map(|handle| {
+        let own = process.node.handle(group).and_then(|handle| {
             let published = handle.published();
             let at = self.routes.get(&(group, published.leader_replica));
             by_own_replica(&published, node_id(node), at.map(|at| node_id(*at)))

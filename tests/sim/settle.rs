@@ -121,7 +121,13 @@ impl World {
             let group = standing.group;
             standing.detail = format!("{}; {}", self.describe(group), self.operator.describe());
             checked = checked.and_then(|()| no_group_stuck::check(&standing));
-            checked = checked.and_then(|()| self.all_know_the_leader(group));
+            checked = checked.and_then(|()| {
+                self.all_know_the_leader(group).map_err(|mut violation| {
+                    violation.detail.push_str("; ");
+                    violation.detail.push_str(&self.describe(group));
+                    violation
+                })
+            });
         }
         if checked.is_ok() {
             let open: usize = self.clients.iter().map(crate::workload::Client::open).sum();

@@ -4,8 +4,8 @@ use std::sync::Weak;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use riverrun_replication::Role;
 use riverrun_replication::leaders::{Lead, LeaderTable, announce};
+use riverrun_replication::{Published, Role};
 use rustc_hash::FxHashSet;
 use tokio::sync::Notify;
 
@@ -47,9 +47,9 @@ impl Leaders {
         self.table.write().started(node);
     }
 
-    /// This node's replica of a group goes, which knew this of its leader.
-    pub(crate) fn keep(&self, group: u64, term: u64, node: Option<i32>) {
-        self.table.write().keep(group, term, node);
+    /// What this node's own replica of a group shows now.
+    pub(crate) fn know(&self, group: u64, published: &Published, leader: Option<i32>) {
+        self.table.write().know(group, published, leader);
     }
 
     /// A group is no more.

@@ -359,12 +359,9 @@ fn l6_a_report_that_was_lost() {
     let term = cluster.published(A).term;
     assert!(named(&told).unwrap().0 < term);
     let own = by_own_replica(&cluster.published(F), 2, Some(1));
-    assert_eq!(
-        newest(told.get(GROUP).as_ref(), Some(own)),
-        Some((term, Some(1)))
-    );
+    assert_eq!(newest(told.get(GROUP).as_ref(), own), Some((term, Some(1))));
     // It goes, and what it knew is not forgotten with it.
-    told.keep(GROUP, own.0, own.1);
+    told.know(GROUP, &cluster.published(F), Some(1));
     assert_eq!(
         newest(told.get(GROUP).as_ref(), None),
         Some((term, Some(1)))

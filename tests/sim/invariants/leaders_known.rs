@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use super::{Checked, Violation};
 
-/// What a node answers for a group now, and the terms that it has answered before.
+/// What a node answers for a group now, and the terms whose leaders it has named before.
 ///
 /// # Errors
-/// Where the term is lower than before: a client that has seen the later one is told of the earlier
+/// Where the term is lower than one of those: a client that has seen the later one is told of the earlier
 /// leader again, and asks for ever.
 pub fn answers(
     group: u64,
@@ -16,7 +16,7 @@ pub fn answers(
     answer: Option<(u64, Option<i32>)>,
     before: &mut BTreeMap<u64, u64>,
 ) -> Checked {
-    let term = answer.map_or(0, |(term, _)| term);
+    let (term, leader) = answer.unwrap_or_default();
     let newest = before.entry(group).or_default();
     if term < *newest {
         return Err(Violation::new(
@@ -24,7 +24,10 @@ pub fn answers(
             format!("group {group}: node {node} answers {answer:?}, it has named term {newest}"),
         ));
     }
-    *newest = term;
+    // A term in which nobody is known to lead may be one that nobody ever leads.
+    if leader.is_some() {
+        *newest = term;
+    }
     Ok(())
 }
 
