@@ -65,6 +65,9 @@ impl World {
                     self.links.up.remove(&(from, to));
                 } else if known != lives {
                     self.connect(from, to);
+                } else {
+                    // A link that is up says so by itself.
+                    self.is_heard(from, to);
                 }
             }
         }
