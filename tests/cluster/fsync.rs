@@ -17,11 +17,13 @@ const TWO_ELECTION_TIMEOUTS: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 3;
 const SUCCESS: i16 = 0;
 
-/// Three nodes with a shim each, and a topic of one partition.
+/// Three nodes with a shim each, and two topics of one partition.
 struct Shimmed {
     trio: Trio,
     shims: Vec<Shim>,
     topic: String,
+    /// One that opted out of waiting for disks.
+    cached: String,
 }
 
 impl Shimmed {
@@ -33,6 +35,7 @@ impl Shimmed {
             trio,
             shims,
             topic: unique("held"),
+            cached: unique("cached"),
         };
         let begun = shimmed.begin();
         shimmed.trio.explain(begun)?;
@@ -40,8 +43,11 @@ impl Shimmed {
     }
 
     fn begin(&mut self) -> Result<()> {
-        create_topic(&self.trio.brokers(), &self.topic, 1, &[])?;
+        let brokers = self.trio.brokers();
+        create_topic(&brokers, &self.topic, 1, &[])?;
+        create_topic(&brokers, &self.cached, 1, &[("write.caching", "true")])?;
         self.trio.in_sync(&self.topic, 3)?;
+        self.trio.in_sync(&self.cached, 3)?;
         ensure!(self.produce()? == SUCCESS, "the first produce");
         Ok(())
     }
@@ -70,8 +76,12 @@ impl Shimmed {
     }
 
     fn send(&self, leader: i32, bytes: usize) -> Result<(Connection, Sent)> {
+        self.send_to(&self.topic, leader, bytes)
+    }
+
+    fn send_to(&self, topic: &str, leader: i32, bytes: usize) -> Result<(Connection, Sent)> {
         let mut connection = Connection::open(&self.trio.address(leader)?)?;
-        let sent = connection.send_produce(&self.topic, bytes)?;
+        let sent = connection.send_produce(topic, bytes)?;
         Ok((connection, sent))
     }
 
@@ -85,11 +95,15 @@ impl Shimmed {
 
     /// Produces to one node after the other until one acknowledges; how long that took.
     fn until_acknowledged(&self) -> Result<Duration> {
+        self.until_acknowledged_in(&self.topic)
+    }
+
+    fn until_acknowledged_in(&self, topic: &str) -> Result<Duration> {
         let begun = Instant::now();
         let nodes = self.trio.started();
         until("a produce is acknowledged", || {
             for id in &nodes {
-                let Ok((mut connection, sent)) = self.send(*id, SIZES[0]) else {
+                let Ok((mut connection, sent)) = self.send_to(topic, *id, SIZES[0]) else {
                     continue;
                 };
                 let soon = Duration::from_millis(100);
@@ -125,6 +139,10 @@ fn held(shimmed: &mut Shimmed, bytes: usize, leader_too: bool) -> Result<()> {
     };
     shimmed.set(&blocked, "b")?;
     let (mut connection, sent) = shimmed.send(leader, bytes)?;
+    // The nodes and their links are well: who does not wait for disks is answered.
+    shimmed
+        .until_acknowledged_in(&shimmed.cached)
+        .context("write.caching=true does not wait for the disk")?;
     let answer = connection.answer_within(sent, ABSENCE)?;
     ensure!(
         answer != Some(SUCCESS),
