@@ -15,6 +15,7 @@ use riverrun_replication::{PartitionHandle, Role};
 use crate::boot::node_id;
 use crate::clock::MS;
 use crate::invariants::leaders_known;
+use crate::rng::Rng;
 use crate::world::{Event, World};
 
 /// A connection from one node to another.
@@ -27,12 +28,28 @@ struct Connection {
 }
 
 /// Every connection that is up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Links {
+    /// Draws of its own: what is announced changes nothing else of a run.
+    rng: Rng,
     up: BTreeMap<(usize, usize), Connection>,
     number: u64,
 }
 
+impl Links {
+    /// Nobody is connected yet.
+    #[must_use]
+    pub fn new(rng: Rng) -> Self {
+        Self {
+            rng,
+            up: BTreeMap::new(),
+            number: 0,
+        }
+    }
+}
+
+/// Of 1000 looks at a connection, how many find that it broke for no reason that anybody knows.
+const BROKEN_PERMILLE: u64 = 20;
 /// Milliseconds within which others learn that a process was killed: its connections are closed.
 const NOTICED_MS: (u64, u64) = (1, 20);
 /// Of 1000 looks, how many find somebody who takes a living node for dead.
@@ -54,14 +71,15 @@ impl World {
     /// Looks after the links: those that are cut, or of an earlier life, break; each that can be had
     /// and is not there begins, with all that its node has to tell.
     pub fn look_after_links(&mut self) {
-        let again = self.rng.between(20, 80) * MS;
+        let again = self.links.rng.between(20, 80) * MS;
         self.clock.after(again, Event::Links);
         let nodes = self.hosts.len();
         for from in 0..nodes {
             for to in (0..nodes).filter(|to| *to != from) {
                 let lives = self.lives_of(from, to);
                 let known = self.links.up.get(&(from, to)).map(|link| link.lives);
-                if self.is_cut_off(from, to) || lives.is_none() {
+                let breaks = !self.calm && self.links.rng.chance(BROKEN_PERMILLE);
+                if breaks || self.is_cut_off(from, to) || lives.is_none() {
                     self.links.up.remove(&(from, to));
                 } else if known != lives {
                     self.connect(from, to);
@@ -71,8 +89,9 @@ impl World {
                 }
             }
         }
-        if !self.calm && self.rng.chance(WRONG_PERMILLE) {
-            let (by, gone) = (self.rng.index(nodes), self.rng.index(nodes));
+        if !self.calm && self.links.rng.chance(WRONG_PERMILLE) {
+            let rng = &mut self.links.rng;
+            let (by, gone) = (rng.index(nodes), rng.index(nodes));
             let life = self.hosts.get(by).map_or(0, |host| host.life);
             self.takes_for_dead(by, life, gone);
         }
@@ -112,7 +131,7 @@ impl World {
             self.links.up.remove(&(from, to));
         }
         let now = self.clock.now_us();
-        let delay = self.network.link_delay();
+        let delay = self.network.link_delay(&mut self.links.rng);
         let Some(link) = self.links.up.get_mut(&(from, to)) else {
             return;
         };
@@ -205,7 +224,7 @@ impl World {
     pub fn is_dead(&mut self, gone: usize) {
         for by in (0..self.hosts.len()).filter(|by| *by != gone) {
             let (least, most) = NOTICED_MS;
-            let after_us = self.rng.between(least * MS, most * MS);
+            let after_us = self.links.rng.between(least * MS, most * MS);
             let life = self.hosts.get(by).map_or(0, |host| host.life);
             self.clock.after(after_us, Event::Gone { by, life, gone });
         }

@@ -86,11 +86,10 @@ impl Network {
     }
 
     /// How long something takes on a connection, which sends again what is lost.
-    pub fn link_delay(&mut self) -> u64 {
-        let slow = !self.healed && self.rng.chance(self.plan.slow_permille);
+    pub fn link_delay(&self, rng: &mut Rng) -> u64 {
+        let slow = !self.healed && rng.chance(self.plan.slow_permille);
         let extra = if slow { self.plan.slow_us } else { 0 };
-        self.rng
-            .between(self.plan.delay_us.0, self.plan.delay_us.1 + extra)
+        rng.between(self.plan.delay_us.0, self.plan.delay_us.1 + extra)
     }
 
     /// What becomes of a frame that is sent now.

@@ -204,7 +204,7 @@ impl World {
         }
         let mut world = Self {
             network: Network::new(plan.network, nodes, Rng::stream(seed, "network")),
-            links: Links::default(),
+            links: Links::new(Rng::stream(seed, "links")),
             clock: Clock::default(),
             hosts,
             clients,
