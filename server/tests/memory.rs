@@ -33,7 +33,7 @@ fn claimed() -> (Broker, common::Client) {
 
 /// A produce that has to wait for memory, sent as far as the socket takes it.
 fn large() -> Vec<u8> {
-    let value = vec![7; 200_000];
+    let value = vec![7; 400_000];
     let request = produce_request("quiet", 0, -1, batch(&[&value]).freeze());
     let frame = riverrun_wire::encode_request(&request, 9, 99, None).unwrap();
     frame.into_bytes().to_vec()

@@ -25,6 +25,7 @@ mod bad_input;
 mod command;
 mod event;
 mod full_disk;
+mod half_open;
 mod installed;
 mod kafka;
 mod node;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
     trials.extend(real_files::trials());
     trials.extend(fsync::trials());
     trials.extend(bad_input::trials());
+    trials.extend(half_open::trials());
     trials.extend(full_disk::trials());
     trials.extend(clients::trials());
     let conclusion = libtest_mimic::run(&args, trials);

@@ -299,7 +299,9 @@ pub(crate) async fn serve(
         Ended::Frame(_) | Ended::Refused(_) | Ended::Silent(_) => {
             let client = connection.client();
             let client = client.as_deref().unwrap_or("unknown");
-            info!(peer = %connection.peer, client, reason = %ended, "closed a connection");
+            if let Some(left_out) = broker.refused_log().take(Instant::now()) {
+                info!(peer = %connection.peer, client, reason = %ended, left_out, "closed a connection");
+            }
         }
     }
 }

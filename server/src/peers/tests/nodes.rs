@@ -198,7 +198,7 @@ async fn appends_that_a_slow_node_does_not_take_are_dropped_and_reported() {
 async fn large_frames_arrive_while_requests_hold_the_whole_budget() {
     let (a, mut b) = two().await;
     let host = Arc::clone(&b.host);
-    let _all = host.budget.try_reserve(1 << 20).unwrap();
+    let _all = [1 << 20, 256 << 10].map(|bytes| host.budget.try_reserve(bytes).unwrap());
     assert!(host.budget.try_reserve(100_000).is_none());
     // Larger than the budget, than the spare memory, and than one frame of many.
     for (group, bytes) in [(0, 200_000), (1, 3 << 20), (2, 20 << 20), (3, 1 << 20)] {
