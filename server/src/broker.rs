@@ -558,13 +558,12 @@ impl Broker {
         });
         let said = self.leaders.of_group(partition.group);
         let lead = newest(said.as_ref(), here);
-        let leader = lead.and_then(|(_, node)| node).unwrap_or(-1);
-        let leader_epoch = lead.map_or(-1, |(term, _)| i32::try_from(term).unwrap_or(i32::MAX));
-        let leader = if offline.contains(&leader) {
-            -1
-        } else {
-            leader
-        };
+        // A term is told with its leader only: clients take no lower one afterwards, and that of a
+        // candidate is gone with its power while the leader of the term before goes on.
+        let (leader, leader_epoch) = lead
+            .and_then(|(term, node)| Some((node?, i32::try_from(term).unwrap_or(i32::MAX))))
+            .filter(|(node, _)| !offline.contains(node))
+            .unwrap_or((-1, -1));
         let in_sync: Vec<i32> = if leader == own {
             let local = partition.local.as_ref();
             let in_sync = local.map(|local| local.handle().in_sync());
