@@ -44,15 +44,20 @@ impl Broker {
             return Quorum::default();
         };
         let ms = |ticks: u32| i64::from(ticks) * i64::try_from(TICK.as_millis()).unwrap_or(0);
-        let progress = handle.progress();
+        let (progress, published) = (handle.progress(), handle.published());
         let replicas = progress.iter().map(|progress| QuorumReplica {
             replica: progress.replica,
-            end_offset: progress.end_offset,
+            // What was noted at the last tick is older than the watermark; of itself it knows more.
+            end_offset: if progress.replica == handle.replica() {
+                progress.end_offset.max(published.end_offset)
+            } else {
+                progress.end_offset
+            },
             silent_ms: ms(progress.silent_ticks),
             lagging_ms: ms(progress.lagging_ticks),
         });
         Quorum {
-            high_watermark: handle.published().high_watermark,
+            high_watermark: published.high_watermark,
             replicas: replicas.collect(),
         }
     }
