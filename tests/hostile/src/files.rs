@@ -25,7 +25,8 @@ pub(crate) fn sidecar(bytes: &[u8]) {
     for (index, record) in (0..).zip(bytes.as_chunks::<RECORD_LEN>().0) {
         if let Some(found) = Record::decode(index, record) {
             let _ = (found.next_offset(), found.last_offset(), found.end());
-            assert_eq!(&found.encode(index), record);
+            // Bytes that have no meaning yet are left out.
+            assert_eq!(Record::decode(index, &found.encode(index)), Some(found));
         }
     }
     let _ = aux::decode(1, bytes);

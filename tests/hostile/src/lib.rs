@@ -90,12 +90,3 @@ pub const TARGETS: &[Target] = &[
     Target::new("command", settings::command, seeds::commands),
     Target::new("checkpoint", settings::checkpoint, seeds::checkpoints),
 ];
-
-/// Runs a target by its name: the body of its fuzz target.
-///
-/// # Panics
-/// If there is no such target, or the decoder panics.
-pub fn run(name: &str, bytes: &[u8]) {
-    let target = TARGETS.iter().find(|target| target.name == name);
-    (target.unwrap_or_else(|| panic!("no target {name}")).run)(bytes);
-}

@@ -153,6 +153,7 @@ pub(crate) fn wals() -> Vec<Vec<u8>> {
         "storage/tests/fixtures/node/v1/wal-poisoned",
         "storage/tests/fixtures/node/v1/wal-rounds",
         "storage/tests/fixtures/node/v1/identity",
+        "storage/tests/fixtures/node/v2/identity",
         "storage/tests/fixtures/node/v1/fenced-1-1",
     ]
 }

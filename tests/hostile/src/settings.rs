@@ -9,8 +9,21 @@ use crate::sealed;
 /// A properties file, read and taken.
 pub(crate) fn properties(bytes: &[u8]) {
     if let Ok(properties) = properties::parse(bytes) {
-        drop(Config::of_cluster().load(properties.into_iter().map(Given::from)));
+        let given = properties.into_iter().map(Given::from);
+        drop(Config::of_cluster().load(given.filter(|given| !is_looked_up(given))));
     }
+}
+
+/// A listener on a host that has a name: no made-up name shall be asked for.
+fn is_looked_up(given: &Given) -> bool {
+    let numeric = |place: &str| place.chars().all(|c| "0123456789.:[]".contains(c));
+    let mut entries = given.value.split(',');
+    given.name.ends_with("listeners")
+        && entries.any(|entry| {
+            !entry
+                .split_once("://")
+                .is_some_and(|(_, place)| numeric(place))
+        })
 }
 
 /// A batch of the controller's commands, and the value of one record.
