@@ -255,15 +255,22 @@ impl World {
         (silent || heard.is_some()).then_some(silent)
     }
 
-    /// A node has replicas that cannot go on replaced, where there are others to fill new ones from.
+    /// A node has replicas that cannot go on replaced, where there are others to fill new ones from: the
+    /// group has several, or one that has not moved away yet.
     fn replace_lost(&self, controller: &Controller) -> Vec<Command> {
         let mut commands = Vec::new();
         let topics = controller.image().topics.values();
         for topic in topics.filter(|topic| !topic.closing) {
             for (number, partition) in topic.partitions.iter().enumerate() {
+                let group = partition.group;
+                let leader = self.leader_of(group);
+                let led = leader.and_then(|leader| self.replica_on(leader, group));
+                let is_led_by_others = |replica: u64| {
+                    led.is_some_and(|led| !led.group().conf().1.get_voters().contains(&replica))
+                };
                 let is_lost = |replica: u64| {
-                    self.operator.lost.contains_key(&(partition.group, replica))
-                        && partition.replicas.len() > 1
+                    self.operator.lost.contains_key(&(group, replica))
+                        && (partition.replicas.len() > 1 || is_led_by_others(replica))
                 };
                 let lost = partition.replicas.iter().filter(|at| is_lost(at.replica));
                 commands.extend(lost.filter_map(|at| {
