@@ -108,7 +108,8 @@ impl Broker {
                 last_fetch_ms: found
                     .filter(|_| !leads)
                     .map_or(-1, |found| now - found.silent_ms),
-                last_caught_up_ms: found.map_or(-1, |found| now - found.lagging_ms),
+                last_caught_up_ms: found
+                    .map_or(if leads { now } else { -1 }, |found| now - found.lagging_ms),
             }
         };
         let of_kind = |votes: bool| {
