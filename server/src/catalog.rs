@@ -18,6 +18,7 @@ use riverrun_replication::{Acks, Produce, ProduceError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, error};
+use uuid::Uuid;
 
 use crate::broker::Broker;
 use crate::cluster::protocol::{Propose, Question, Refused, Reply};
@@ -79,6 +80,16 @@ async fn forward(broker: &Broker, leader: i32, batch: Bytes) -> Result<i64, Forw
         Err(CallError::TimedOut) => unknown(ProduceError::Busy.into()),
         Err(CallError::Broken) => unknown(ProduceError::NotLeader.into()),
         Err(error) => Err(Forward::NotWritten(error.to_string())),
+    }
+}
+
+impl ChangeError {
+    /// Whether it may have been written all the same.
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(
+            self,
+            Self::Write(ProduceError::NotLeader | ProduceError::Busy)
+        )
     }
 }
 
@@ -287,6 +298,15 @@ impl Catalog {
             Some(outcome) => Ok(outcome),
             None => Err(ChangeError::Stopping),
         }
+    }
+
+    /// Whether a topic is there, or comes within that time.
+    pub(crate) async fn has_topic_within(&self, id: Uuid, wait: Duration) -> bool {
+        let mut applied = self.applied.subscribe();
+        let there = applied.wait_for(|_| self.read(|image| image.topics.contains_key(&id)));
+        tokio::time::timeout(wait, there)
+            .await
+            .is_ok_and(|found| found.is_ok())
     }
 
     /// To be told of every applied batch.
