@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use riverrun_replication::controller::Outcome;
+use riverrun_replication::controller::{Outcome, Rejection};
 use riverrun_wire::ErrorCode;
 use riverrun_wire::api::delete_topics::DeletableTopicResult;
 use riverrun_wire::api::{DeleteTopicsRequest, DeleteTopicsResponse};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Call;
+use crate::catalog::ChangeError;
 use crate::error;
 
 const FIRST_VERSION_BY_ID: i16 = 6;
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// How long a mark is written again while nobody knows whether it was: until group 0 is led anew.
+const MARK_WAIT: Duration = Duration::from_secs(10);
+const MARK_PAUSE: Duration = Duration::from_millis(100);
 
 type Refused = (ErrorCode, String);
 
@@ -140,10 +145,11 @@ fn find(call: &Call, name: Option<String>, id: Uuid) -> Wanted {
 
 async fn mark(call: &Call, wanted: &mut [Wanted]) {
     let broker = &call.broker;
-    let mut written = Vec::new();
-    let changed = broker
-        .catalog()
-        .change(broker, |controller| {
+    let until = Instant::now() + MARK_WAIT;
+    let mut asked_before = false;
+    let (written, changed) = loop {
+        let mut written = Vec::new();
+        let changed = broker.catalog().change(broker, |controller| {
             let mut commands = Vec::new();
             for (at, topic) in wanted
                 .iter_mut()
@@ -155,14 +161,24 @@ async fn mark(call: &Call, wanted: &mut [Wanted]) {
                         commands.push(command);
                         written.push(at);
                     }
+                    // It was written after all, and all of it is gone already.
+                    Err(Rejection::UnknownTopic) if asked_before => {}
                     Err(rejection) => {
                         topic.state = Err((error::of_rejection(&rejection), rejection.to_string()));
                     }
                 }
             }
             Ok(commands)
-        })
-        .await;
+        });
+        let changed = changed.await;
+        // To mark a topic twice is the same as once, so what may or may not be written is written again.
+        let unknown = changed.as_ref().is_err_and(ChangeError::is_unknown);
+        if !unknown || Instant::now() >= until {
+            break (written, changed);
+        }
+        asked_before = true;
+        tokio::time::sleep(MARK_PAUSE).await;
+    };
     let refuse = |wanted: &mut [Wanted], at: usize, refused: Refused| {
         if let Some(topic) = wanted.get_mut(at) {
             topic.state = Err(refused);
@@ -171,7 +187,9 @@ async fn mark(call: &Call, wanted: &mut [Wanted]) {
     match changed {
         Ok(outcomes) => {
             for (at, outcome) in written.into_iter().zip(outcomes) {
-                if let Outcome::Rejected(rejection) = outcome {
+                if let Outcome::Rejected(rejection) = outcome
+                    && !(asked_before && rejection == Rejection::UnknownTopic)
+                {
                     let refused = (error::of_rejection(&rejection), rejection.to_string());
                     refuse(wanted, at, refused);
                 }
