@@ -299,7 +299,12 @@ impl Broker {
     }
 
     pub(crate) fn is_refused(&self, group: u64) -> bool {
-        self.refused.lock().contains_key(&group)
+        self.refused_replica(group).is_some()
+    }
+
+    /// The replica of a group whose files recovery refused.
+    pub(crate) fn refused_replica(&self, group: u64) -> Option<u64> {
+        self.refused.lock().get(&group).copied()
     }
 
     /// Notes a replica whose files recovery refused.
@@ -652,6 +657,12 @@ impl Broker {
             let local = connection.local();
             (local.ip().to_string(), local.port())
         })
+    }
+
+    /// Whether this node leads group 0 and may answer for it.
+    pub(crate) fn leads_controller(&self) -> bool {
+        let handle = self.runtime().handle(CONTROLLER_GROUP);
+        handle.is_some_and(|handle| handle.published().ready)
     }
 
     /// The node that leads group 0, -1 for nobody.

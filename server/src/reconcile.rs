@@ -9,7 +9,6 @@ use riverrun_replication::controller::{Controller, PartitionImage, TopicImage};
 use riverrun_replication::members::Members;
 use riverrun_replication::node::{CONTROLLER_GROUP, GroupOrder};
 use riverrun_storage::LogIdentity;
-use rustc_hash::FxHashSet;
 use tokio::sync::watch;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
@@ -131,12 +130,12 @@ async fn replace_lost(broker: &Arc<Broker>) -> bool {
 async fn remove_orphans(broker: &Arc<Broker>) -> bool {
     let handles = broker.runtime().handles();
     let orphans: Vec<u64> = broker.catalog().read(|image| {
-        let partitions = image.topics.values().flat_map(|topic| &topic.partitions);
-        let known: FxHashSet<u64> = partitions.map(|partition| partition.group).collect();
-        let groups = handles.iter().map(PartitionHandle::group);
-        groups
+        // A topic keeps its partitions for as long as it is there.
+        let gone = handles
+            .iter()
+            .filter(|handle| !image.topics.contains_key(&handle.topic_id()));
+        gone.map(PartitionHandle::group)
             .filter(|group| *group != CONTROLLER_GROUP && *group < image.next_group)
-            .filter(|group| !known.contains(group))
             .collect()
     });
     if orphans.is_empty() {
@@ -261,18 +260,11 @@ fn local(
     let mine = image.replicas.iter().find(|replica| {
         replica.node == broker.config().node_id && replica.directory == node.directory_id()
     });
-    broker.routes().add(
-        image.group,
-        image
-            .replicas
-            .iter()
-            .map(|replica| (replica.replica, replica.node)),
-    );
     let here = broker
         .runtime()
         .handle(image.group)
         .map(|handle| handle.replica())
-        .or_else(|| broker.lost_replicas().get(&image.group).copied());
+        .or_else(|| broker.refused_replica(image.group));
     if let Some(here) = here
         && mine.is_none_or(|mine| mine.replica != here)
     {
@@ -286,10 +278,10 @@ fn local(
             );
             NotCreated
         })?;
-        let replicas = image.replicas.iter();
-        let routes = replicas.map(|replica| (replica.replica, replica.node));
-        broker.routes().add(image.group, routes);
     }
+    let replicas = image.replicas.iter();
+    let routes = replicas.map(|replica| (replica.replica, replica.node));
+    broker.routes().add(image.group, routes);
     let Some(mine) = mine else { return Ok(None) };
     if let Some(known) = broker.topics().of_group(image.group) {
         return Ok(Some(known));

@@ -154,13 +154,10 @@ async fn register(broker: &Arc<Broker>) -> Result<(), StartError> {
     let is_known = broker
         .catalog()
         .read(|image| image.brokers.contains_key(&broker.config().node_id));
+    let registering = founding::register(broker);
     if !is_known {
-        founding::register(broker).await?;
-        announce(broker);
-        return Ok(());
-    }
-    let in_time = tokio::time::timeout(LEADERS_WAIT, founding::register(broker)).await;
-    if let Ok(registered) = in_time {
+        registering.await?;
+    } else if let Ok(registered) = tokio::time::timeout(LEADERS_WAIT, registering).await {
         registered?;
     } else {
         warn!("nobody leads the controller's group: serving what was known before");

@@ -62,9 +62,9 @@ impl Loop {
             rng: ChaCha8Rng::seed_from_u64(seed),
             writers: (
                 Writer::start(&theirs, BURST)?,
-                OurWriter::start(&ours, BURST)?,
+                OurWriter::start(&ours, BURST),
             ),
-            tails: (Tail::start(&theirs)?, OurTail::start(&ours)?),
+            tails: (Tail::start(&theirs)?, OurTail::start(&ours)),
             runs: [theirs, ours],
         })
     }

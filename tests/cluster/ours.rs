@@ -3,8 +3,8 @@
 
 use crate::event::{Event, Stored};
 use crate::kafka::PATIENCE;
-use crate::kill_loop::{Ledger, PARTITIONS, Run, Take};
-use anyhow::{Context, Result, anyhow, ensure};
+use crate::kill_loop::{Beside, Followed, Ledger, PARTITIONS, Run, Take};
+use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use rdkafka::topic_partition_list::Offset;
 use riverrun_client::{
@@ -13,8 +13,7 @@ use riverrun_client::{
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
@@ -55,32 +54,24 @@ fn stored(record: Record) -> Result<Stored> {
 }
 
 /// An idempotent producer that writes on through every kill.
-pub(crate) struct OurWriter {
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<Result<()>>,
-}
+pub(crate) struct OurWriter(Beside);
 
 impl OurWriter {
     /// Sends `burst` events, spread over the partitions, and pauses.
-    pub(crate) fn start(run: &Run, burst: usize) -> Result<OurWriter> {
-        let stop = Arc::new(AtomicBool::new(false));
+    pub(crate) fn start(run: &Run, burst: usize) -> OurWriter {
         let (brokers, topic) = (run.brokers.clone(), run.topic.clone());
-        let (ledger, stopped) = (Arc::clone(&run.ledger), Arc::clone(&stop));
-        let thread = thread::spawn(move || {
-            let write = write(&brokers, &topic, &ledger, burst, &stopped);
-            let written = runtime()?.block_on(write);
-            if let Err(error) = &written {
-                ledger.violated(format!("our producer: {error:#}"));
-            }
-            written
-        });
-        Ok(OurWriter { stop, thread })
+        OurWriter(Beside::start(
+            &run.ledger,
+            "our producer",
+            move |ledger, stopped| {
+                runtime()?.block_on(write(&brokers, &topic, ledger, burst, stopped))
+            },
+        ))
     }
 
     /// Sends nothing more and waits until everything sent has been answered.
     pub(crate) fn finish(self) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
+        self.0.finish()
     }
 }
 
@@ -161,30 +152,21 @@ async fn note(
 }
 
 /// A consumer that follows the topic from the first event to the last, through all kills.
-pub(crate) struct OurTail {
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<Result<()>>,
-}
+pub(crate) struct OurTail(Beside);
 
 impl OurTail {
-    pub(crate) fn start(run: &Run) -> Result<OurTail> {
-        let stop = Arc::new(AtomicBool::new(false));
+    pub(crate) fn start(run: &Run) -> OurTail {
         let (brokers, topic) = (run.brokers.clone(), run.topic.clone());
-        let (ledger, stopped) = (Arc::clone(&run.ledger), Arc::clone(&stop));
-        let thread = thread::spawn(move || {
-            let followed = runtime()?.block_on(follow(&brokers, &topic, &ledger, &stopped));
-            if let Err(error) = &followed {
-                ledger.violated(format!("our consumer that runs all the time: {error:#}"));
-            }
-            followed
-        });
-        Ok(OurTail { stop, thread })
+        OurTail(Beside::start(
+            &run.ledger,
+            "our consumer that runs all the time",
+            move |ledger, stopped| runtime()?.block_on(follow(&brokers, &topic, ledger, stopped)),
+        ))
     }
 
     /// Waits until it has read everything that was sent.
     pub(crate) fn finish(self) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
+        self.0.finish()
     }
 }
 
@@ -195,20 +177,8 @@ async fn follow(brokers: &str, topic: &str, ledger: &Ledger, stopped: &AtomicBoo
         places.push((place(topic, partition)?, Start::Offset(0)));
     }
     consumer.assign(places).await?;
-    let mut next = [0_i64; PARTITIONS];
-    let mut deadline = None;
-    loop {
-        if stopped.load(Ordering::Relaxed) {
-            if ledger.sent() == next {
-                return Ok(());
-            }
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
-            ensure!(
-                Instant::now() < deadline,
-                "it stands at {next:?} of {:?}",
-                ledger.sent()
-            );
-        }
+    let mut followed = Followed::default();
+    while !followed.is_done(ledger, stopped)? {
         let soon = Duration::from_millis(50);
         let fetched = match tokio::time::timeout(soon, consumer.next()).await {
             Err(_) => continue,
@@ -219,17 +189,10 @@ async fn follow(brokers: &str, topic: &str, ledger: &Ledger, stopped: &AtomicBoo
         };
         let partition = usize::try_from(fetched.partition)?;
         for record in fetched.records {
-            let stored = stored(record)?;
-            ensure!(
-                stored.offset == next[partition],
-                "partition {partition}: offset {} follows {}",
-                stored.offset,
-                next[partition] - 1
-            );
-            ledger.read(partition, &stored)?;
-            next[partition] += 1;
+            followed.read(ledger, partition, &stored(record)?)?;
         }
     }
+    Ok(())
 }
 
 /// Reads at places.

@@ -5,11 +5,13 @@
 //! Killing a process says nothing about what an fsync is worth, as the page cache survives it;
 //! it says that no moment of the broker's life is one from which it cannot come back.
 
+mod beside;
 mod ledger;
 mod run;
 mod tail;
 mod writer;
 
+pub(crate) use beside::{Beside, Followed};
 pub(crate) use ledger::{Ledger, PARTITIONS};
 pub(crate) use run::{RANDOM_READS, Run, Take};
 pub(crate) use tail::Tail;

@@ -1,5 +1,6 @@
 //! The producer that writes on through every kill.
 
+use super::beside::Beside;
 use super::ledger::{Ledger, PARTITIONS};
 use super::run::Run;
 use crate::kafka::config;
@@ -37,8 +38,7 @@ impl ProducerContext for Reports {
 
 pub(crate) struct Writer {
     producer: Arc<ThreadedProducer<Reports>>,
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<Result<()>>,
+    sending: Beside,
 }
 
 impl Writer {
@@ -56,27 +56,16 @@ impl Writer {
             .set("message.timeout.ms", "0")
             .create_with_context(Reports(Arc::clone(ledger)))?;
         let producer = Arc::new(producer);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (sender, stopped) = (Arc::clone(&producer), Arc::clone(&stop));
-        let (ledger, topic) = (Arc::clone(ledger), run.topic.clone());
-        let thread = thread::spawn(move || {
-            let result = write(&sender, &topic, &ledger, burst, &stopped);
-            if let Err(error) = &result {
-                ledger.violated(format!("the producer: {error:#}"));
-            }
-            result
+        let (sender, topic) = (Arc::clone(&producer), run.topic.clone());
+        let sending = Beside::start(ledger, "the producer", move |ledger, stopped| {
+            write(&sender, &topic, ledger, burst, stopped)
         });
-        Ok(Writer {
-            producer,
-            stop,
-            thread,
-        })
+        Ok(Writer { producer, sending })
     }
 
     /// Sends nothing more and waits until everything sent has been answered.
     pub(crate) fn finish(self, limit: Duration) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()?;
+        self.sending.finish()?;
         self.producer
             .flush(limit)
             .context("waiting for the last acknowledgements")

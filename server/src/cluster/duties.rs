@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use riverrun_replication::controller::{BrokerImage, ClosedTopics, Controller};
-use riverrun_replication::node::CONTROLLER_GROUP;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -46,8 +45,7 @@ pub(crate) async fn follow(broker: Weak<Broker>) {
         };
         let changed = broker.duties().changed.notified();
         let _ = tokio::time::timeout(EVERY, changed).await;
-        let handle = broker.runtime().handle(CONTROLLER_GROUP);
-        if handle.is_none_or(|handle| !handle.published().ready) {
+        if !broker.leads_controller() {
             leads_since = None;
             continue;
         }

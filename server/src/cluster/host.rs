@@ -11,7 +11,6 @@ use riverrun_replication::frame::{Hello, Purpose, Refusal, RefusalCode, Start};
 use riverrun_replication::leaders::announce;
 use riverrun_replication::lives::{Life, judge};
 use riverrun_replication::message::PeerMessage;
-use riverrun_replication::node::CONTROLLER_GROUP;
 use rustc_hash::FxHashMap;
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -213,12 +212,8 @@ async fn answer(broker: &Arc<Broker>, from: &Hello, question: Question) -> Reply
 }
 
 async fn write(broker: &Arc<Broker>, propose: Propose) -> Reply {
-    let leads = broker.runtime().handle(CONTROLLER_GROUP);
-    if leads.is_none_or(|handle| !handle.published().ready) {
-        return Reply::Refused(Refused {
-            code: Refused::NOT_LEADER,
-            why: "this node does not lead the controller's group".to_owned(),
-        });
+    if !broker.leads_controller() {
+        return Refused::not_leader();
     }
     // What no node could read would stop all of them.
     let commands = match decode_batch(&propose.batch) {
@@ -327,12 +322,8 @@ fn known(broker: &Broker, node: i32, directory: Uuid) -> Option<Known> {
 }
 
 fn note(broker: &Arc<Broker>, closed: &Closed) -> Reply {
-    let leads = broker.runtime().handle(CONTROLLER_GROUP);
-    if leads.is_none_or(|handle| !handle.published().ready) {
-        return Reply::Refused(Refused {
-            code: Refused::NOT_LEADER,
-            why: "this node does not lead the controller's group".to_owned(),
-        });
+    if !broker.leads_controller() {
+        return Refused::not_leader();
     }
     for topic in &closed.topics {
         match Uuid::from_slice(topic) {

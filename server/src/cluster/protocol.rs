@@ -196,6 +196,13 @@ impl Refused {
     /// Leadership of group 0 was lost meanwhile: nobody knows whether it was written.
     pub(crate) const LOST: u32 = 3;
 
+    pub(crate) fn not_leader() -> Reply {
+        Reply::Refused(Self {
+            code: Self::NOT_LEADER,
+            why: "this node does not lead the controller's group".to_owned(),
+        })
+    }
+
     pub(crate) fn other(why: impl ToString) -> Reply {
         Reply::Refused(Self {
             code: Self::OTHER,
