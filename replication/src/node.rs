@@ -27,6 +27,7 @@ use crate::api::{Published, Role};
 use crate::conf;
 use crate::config::{GroupConfig, GroupSettings};
 use crate::controller::Checkpoints;
+use crate::founding::Known;
 use crate::group::{Boot, BootError, FlushItem, Group, Op};
 use crate::lane::{Entered, Lane, Work};
 use crate::partition::{Partition, PartitionBoot, PartitionHandle};
@@ -362,6 +363,22 @@ impl Node {
     #[must_use]
     pub fn store(&self) -> &NodeStore {
         &self.store
+    }
+
+    /// How this node came to its cluster, if it did and that was written down.
+    ///
+    /// # Errors
+    /// The disk's, and `InvalidData` where the record is damaged.
+    pub fn known(&self) -> std::io::Result<Option<Known>> {
+        Known::read(&*self.disk, &self.data)
+    }
+
+    /// Writes down how this node comes to its cluster; durable when this returns.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn write_known(&self, known: &Known) -> std::io::Result<()> {
+        known.write(&*self.disk, &self.data)
     }
 
     /// The images of the controller beside group 0's log.

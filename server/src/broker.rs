@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
+use riverrun_replication::founding::{Founding, Known};
 use riverrun_replication::leaders::{by_own_replica, newest};
 use riverrun_replication::node::CONTROLLER_GROUP;
 use riverrun_replication::runtime::Runtime;
@@ -25,7 +26,6 @@ use crate::cluster::duties::Duties;
 use crate::cluster::founding;
 use crate::cluster::host::NodeHost;
 use crate::cluster::leaders::Leaders;
-use crate::cluster::protocol::Known;
 use crate::cluster::routes::Routes;
 use crate::config::Config;
 use crate::error;
@@ -65,6 +65,8 @@ pub(crate) struct Broker {
     peer_address: OnceLock<Address>,
     /// How this node came to its cluster.
     known: RwLock<Arc<Known>>,
+    /// While it comes to it together with others.
+    founding: Mutex<Option<Founding>>,
     leaders: Leaders,
     routes: Routes,
     duties: Duties,
@@ -125,6 +127,7 @@ impl Broker {
             peers: OnceLock::new(),
             peer_address: OnceLock::new(),
             known: RwLock::default(),
+            founding: Mutex::default(),
             leaders: Leaders::default(),
             routes: Routes::default(),
             duties: Duties::default(),
@@ -241,6 +244,11 @@ impl Broker {
     pub(crate) fn set_known(&self, known: Known) {
         *self.known.write() = Arc::new(known);
         self.follow_nodes();
+    }
+
+    /// What it knows of the other voters while it comes to a cluster together with them.
+    pub(crate) fn founding(&self) -> &Mutex<Option<Founding>> {
+        &self.founding
     }
 
     /// Makes links and routes what the image says, or what was known when the node came to its cluster.

@@ -44,9 +44,6 @@ mod reconcile;
 mod start;
 mod topics;
 
-pub use cluster::record::{
-    ClusterMember, ClusterRecord, FILE_NAME as CLUSTER_RECORD_FILE, MAGIC as CLUSTER_RECORD_MAGIC,
-};
 pub use config::Config;
 pub use error::StartError;
 pub use start::{Running, run, start};

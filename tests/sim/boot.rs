@@ -21,20 +21,8 @@ use crate::plan::{Fault, Plan};
 use crate::topics::place_of;
 use crate::world::{CONTROLLER, Event, World};
 
-/// The topic id of group 0, as Kafka has it.
-#[must_use]
-pub fn metadata_topic() -> Uuid {
-    Uuid::from_u128(1)
-}
-
 fn directory(node: usize, number: u128) -> Uuid {
     Uuid::from_u128(((node as u128 + 1) << 64) + number)
-}
-
-/// The id of the data directory with which a node founds the cluster.
-#[must_use]
-pub fn first_directory(node: usize) -> Uuid {
-    directory(node, 1)
 }
 
 /// The settings of a group.
@@ -159,6 +147,8 @@ impl World {
             led: BTreeSet::new(),
             leads: BTreeSet::new(),
             closed: ClosedTopics::default(),
+            known: None,
+            coming: None,
             answered: BTreeMap::new(),
         };
         for refused in opened.refused {
@@ -186,7 +176,7 @@ impl World {
         let first_tick = self.rng.between(0, self.plan.tick_us);
         self.clock.after(first_tick, Event::Tick { node, life });
         self.turn(node, inputs);
-        self.ensure_controller_replica(node);
+        self.come_back(node);
         self.reconcile(node);
     }
 
@@ -381,65 +371,30 @@ impl World {
         host.disk.wipe();
         host.boots += 1;
         host.directories += 1;
+        host.cluster = None;
         host.backup = None;
         host.durable_lengths = [BTreeMap::new(), BTreeMap::new()];
     }
 
-    /// A node without a replica of group 0 creates the one that the founding record names for its
-    /// directory, or that it got when it joined with another one.
-    pub fn ensure_controller_replica(&mut self, node: usize) {
-        let Some(process) = self.process(node) else {
-            return;
-        };
-        if process.node.handle(CONTROLLER).is_some()
-            || process.refused_for_now.contains(&CONTROLLER)
-        {
-            return;
-        }
-        if process.refused.contains_key(&CONTROLLER) {
-            // It cannot go on with this directory.
-            self.lose_disk(node);
-            self.start_later(node);
-            return;
-        }
-        let directory = process.node.directory_id();
-        let founder = directory == first_directory(node) || planted::is(Bug::R3);
-        let joined = || {
-            let leader = self.process(self.leader_of(CONTROLLER)?)?;
-            let own = leader.controller.image().quorum.of_node(node_id(node))?;
-            (own.at.directory == directory).then_some(own.at.replica)
-        };
-        let replica = if founder {
-            Some(node as u64 + 1)
-        } else {
-            joined()
-        };
-        if let Some(replica) = replica {
-            let voters = (1..=self.plan.nodes as u64).collect();
-            self.create(node, CONTROLLER, replica, metadata_topic(), voters);
-        }
-    }
-
-    /// Creates a replica by order.
-    pub fn create(
-        &mut self,
-        node: usize,
-        group: u64,
-        replica: u64,
-        topic_id: Uuid,
-        voters: Vec<u64>,
-    ) {
-        let order = GroupOrder {
+    /// The order to create a replica of a topic's partition.
+    #[must_use]
+    pub fn order(&self, group: u64, replica: u64, topic: Uuid, voters: Vec<u64>) -> GroupOrder {
+        GroupOrder {
             identity: LogIdentity {
                 group,
                 replica,
-                topic_id,
+                topic_id: topic,
                 partition: 0,
             },
             voters,
             learners: Vec::new(),
-            settings: settings_of(&self.plan, topic_id),
-        };
+            settings: settings_of(&self.plan, topic),
+        }
+    }
+
+    /// Creates a replica by order.
+    pub fn create(&mut self, node: usize, order: GroupOrder) {
+        let (group, replica) = (order.identity.group, order.identity.replica);
         self.routes.insert((group, replica), node);
         let Some(host) = self.hosts.get_mut(node) else {
             return;
@@ -489,7 +444,8 @@ impl World {
         }
     }
 
-    fn order_failed(&mut self, node: usize, error: &OpenError) {
+    /// What the node was to do did not succeed.
+    pub fn order_failed(&mut self, node: usize, error: &OpenError) {
         if self.is_blown(node) {
             self.crash_inside(node);
         } else if self.nemesis.may_refuse(node) {
@@ -582,7 +538,8 @@ impl World {
             process.must_reconcile |= waits;
         }
         for (group, replica, topic, voters) in wanted {
-            self.create(node, group, replica, topic, voters);
+            let order = self.order(group, replica, topic, voters);
+            self.create(node, order);
         }
         self.want_members(node);
     }

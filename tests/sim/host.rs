@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use riverrun_replication::controller::{ClosedTopics, Controller};
+use riverrun_replication::founding::Known;
 use riverrun_replication::group::Op;
 use riverrun_replication::leaders::LeaderTable;
 use riverrun_replication::members::Members;
@@ -15,7 +16,9 @@ use riverrun_replication::shard::{Input, Shard};
 use riverrun_storage::disk::mem::{MemDisk, MemSnapshot, Operation, SlowSyncs, Times};
 use riverrun_storage::node::{NodeError, RoundResult};
 use riverrun_storage::{LogEntry, LogReader};
+use uuid::Uuid;
 
+use crate::coming::Coming;
 use crate::invariants::{Checked, offsets_dense};
 use crate::mark::Mark;
 
@@ -190,6 +193,10 @@ pub struct Process {
     pub leads: BTreeSet<u64>,
     /// What other nodes have said of topics that are being deleted.
     pub closed: ClosedTopics,
+    /// How the node came to its cluster.
+    pub known: Option<Known>,
+    /// What it does to come to one.
+    pub coming: Option<Coming>,
     /// The newest term that was answered for each group.
     pub answered: BTreeMap<u64, u64>,
 }
@@ -280,6 +287,8 @@ pub struct Host {
     pub durable_lengths: [BTreeMap<PathBuf, u64>; 2],
     /// Counts its data directories: a new one after its disk was lost.
     pub directories: u128,
+    /// The cluster that its disk says it belongs to.
+    pub cluster: Option<Uuid>,
     /// When its process started.
     pub started_us: u64,
     /// When its process heard of each other node last.
@@ -310,6 +319,7 @@ impl Host {
             backup: None,
             durable_lengths: [BTreeMap::new(), BTreeMap::new()],
             directories: 1,
+            cluster: None,
             started_us: 0,
             heard_us: BTreeMap::new(),
         }

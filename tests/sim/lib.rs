@@ -9,6 +9,7 @@
 //! | `plan` | what a seed decides: sizes, load, which classes of faults |
 //! | `rng`, `clock`, `trace` | randomness, virtual time, the run as one number |
 //! | `network`, `host`, `boot` | links; a node's disk and process; starts, crashes |
+//! | `coming` | how nodes found a cluster together, and join it |
 //! | `links` | what leaders tell the other nodes; nodes that are taken for dead |
 //! | `world` | the queue of events, turns and their effects |
 //! | `workload`, `reader`, `history` | clients, consumers, and what they were told |
@@ -25,6 +26,7 @@
 pub mod boot;
 pub mod bugs;
 pub mod clock;
+pub mod coming;
 pub mod history;
 pub mod host;
 pub mod invariants;

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use riverrun_record::{Limits, validate};
 use riverrun_replication::conf;
 use riverrun_replication::controller::{
-    BrokerImage, Command, Controller, FoundCluster, Founder, PartitionImage, RegisterBroker,
-    TopicImage, encode_batch,
+    BrokerImage, Command, Controller, FoundCluster, Founder, PartitionImage, TopicImage,
+    encode_batch,
 };
 use riverrun_replication::frame::Start;
 use riverrun_replication::lives::{Life, judge};
@@ -19,9 +19,11 @@ use riverrun_replication::{Acks, Produce, Role, Ticket};
 use riverrun_storage::planted::{self, Bug};
 use uuid::Uuid;
 
-use crate::boot::{first_directory, node_id};
+use crate::boot::node_id;
+
 use crate::clock::{MS, SECOND};
-use crate::host::Flusher;
+use crate::coming::registration;
+use crate::host::{Flusher, Process};
 use crate::plan::Plan;
 use crate::world::{CONTROLLER, Event, OPERATOR, World};
 
@@ -131,6 +133,20 @@ impl Operator {
     }
 }
 
+/// Whoever leads group 0 first says who founded the cluster.
+fn founding(process: &Process) -> Option<Command> {
+    let known = process.known.as_ref()?;
+    let founders = known.members.iter().map(|member| Founder {
+        node: member.node,
+        directory: member.directory.clone(),
+        replica: member.replica,
+    });
+    Some(Command::FoundCluster(FoundCluster {
+        cluster_id: known.cluster_id.clone(),
+        founders: founders.collect(),
+    }))
+}
+
 impl World {
     /// The node that leads a group and may answer, by its own word and in the newest term.
     #[must_use]
@@ -171,7 +187,7 @@ impl World {
         };
         let controller = &process.controller;
         if controller.image().cluster_id.is_nil() {
-            return vec![self.founding()];
+            return founding(process).into_iter().collect();
         }
         if let Some(command) = self.registration(controller) {
             return vec![command];
@@ -202,19 +218,6 @@ impl World {
         commands
     }
 
-    /// The cluster is founded by the nodes with the directories that they had first.
-    fn founding(&self) -> Command {
-        let founders = (0..self.hosts.len()).map(|node| Founder {
-            node: node_id(node),
-            directory: first_directory(node).as_bytes().to_vec(),
-            replica: node as u64 + 1,
-        });
-        Command::FoundCluster(FoundCluster {
-            cluster_id: Uuid::from_u128(0xc1).as_bytes().to_vec(),
-            founders: founders.collect(),
-        })
-    }
-
     /// A node that the image does not know as it is now registers.
     fn registration(&self, controller: &Controller) -> Option<Command> {
         let brokers = &controller.image().brokers;
@@ -228,15 +231,9 @@ impl World {
             if known {
                 return None;
             }
-            let broker = RegisterBroker {
-                node: node_id(node),
-                directory: directory.as_bytes().to_vec(),
-                incarnation,
-                host: format!("node{node}"),
-                port: 9092,
-                token: process.node.starts().last().map_or(0, |start| start.token),
-                ..RegisterBroker::default()
-            };
+            // One without a replica of group 0 has not come to the cluster yet.
+            process.node.handle(CONTROLLER)?;
+            let broker = registration(node, process);
             controller.plan_register_broker(broker).ok()
         })
     }
@@ -337,7 +334,7 @@ impl World {
     }
 
     /// Writes commands to group 0. Whether they got there is seen in the image.
-    fn write_commands(&mut self, leader: usize, commands: &[Command]) {
+    pub fn write_commands(&mut self, leader: usize, commands: &[Command]) {
         if commands.is_empty() {
             return;
         }
@@ -424,7 +421,8 @@ impl World {
                 self.operator.lost.remove(&(group, old));
             }
             self.operator.learners.insert(place, (node, Some(id)));
-            self.create(node, group, id, topic, voters);
+            let order = self.order(group, id, topic, voters);
+            self.create(node, order);
         }
     }
 

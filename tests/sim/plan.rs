@@ -168,6 +168,10 @@ pub struct Plan {
     pub seed: u64,
     /// Nodes of the cluster: 1, 3 or 5.
     pub nodes: usize,
+    /// How many of them found it together, those with the lowest ids; the others join.
+    pub founders: usize,
+    /// Within which time they are started.
+    pub start_within_us: u64,
     /// Shards of each node.
     pub shards: usize,
     /// The data groups.
@@ -184,6 +188,8 @@ pub struct Plan {
     pub disk: DiskPlan,
     /// The classes that are switched on, with their weights.
     pub faults: Vec<(Fault, u64)>,
+    /// From when on faults strike.
+    pub faults_from_us: u64,
     /// Mean time between two faults.
     pub fault_every_us: u64,
     /// The stories that are told.
@@ -248,6 +254,8 @@ impl Plan {
         let mut plan = Self {
             seed,
             nodes,
+            founders: nodes,
+            start_within_us: 20 * MS,
             shards: if rng.coin() { 1 } else { 2 },
             groups,
             clients,
@@ -265,6 +273,7 @@ impl Plan {
             network: network_plan(&mut rng),
             disk: disk_plan(&mut rng),
             faults: Vec::new(),
+            faults_from_us: 1500 * MS,
             fault_every_us: rng.between(100, 3000) * MS,
             stories: Vec::new(),
             story_every_us: 0,
@@ -293,12 +302,36 @@ impl Plan {
             let (least, most) = DELETE_EVERY_US;
             plan.delete_every_us = Some(topics.between(least, most));
         }
+        if !options.bench {
+            plan.found_with(&mut Rng::stream(seed, "founding"));
+        }
         if options.bench {
             plan.wal_bytes = 1 << 20;
             plan.small_round_max_bytes = 16 << 10;
             plan.fault_every_us = SECOND;
         }
         plan
+    }
+
+    /// Who founds the cluster, and what strikes it while it is founded.
+    fn found_with(&mut self, rng: &mut Rng) {
+        self.founders = match (self.nodes, rng.below(10)) {
+            (1, _) => 1,
+            (_, 0..=4) => self.nodes,
+            (_, 5 | 6) => 1,
+            (3, _) | (_, 7) => 2,
+            _ => 3,
+        };
+        // Until one or two founders have grown to three, each of them is needed.
+        if self.founders < 3 && self.victim < self.founders && self.endangers(self.victim) {
+            self.founders = self.nodes;
+        }
+        if rng.chance(300) {
+            self.start_within_us = rng.between(100, 3000) * MS;
+        }
+        if rng.coin() {
+            self.faults_from_us = rng.between(0, 1500) * MS;
+        }
     }
 
     /// A group of one or two voters cannot lose one of them: none of those is the victim's.

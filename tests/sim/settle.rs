@@ -69,6 +69,7 @@ impl World {
     fn is_quiet(&self) -> bool {
         self.clients.iter().all(|client| client.open() == 0)
             && !self.operator.is_busy()
+            && self.all_have_come()
             && self.groups.keys().chain([&CONTROLLER]).all(|group| {
                 self.is_settled(*group)
                     && no_group_stuck::check(&self.standing(*group)).is_ok()
@@ -134,9 +135,10 @@ impl World {
             checked = Err(Violation::new(
                 "no_group_stuck",
                 format!(
-                    "{} of {} groups exist, {open} batches are open; {}",
+                    "{} of {} groups exist, {open} batches are open, all nodes have come: {}; {}",
                     self.groups.len(),
                     self.plan.groups.len(),
+                    self.all_have_come(),
                     self.operator.describe()
                 ),
             ));

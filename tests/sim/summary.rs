@@ -13,6 +13,8 @@ pub struct Summary {
     pub power_losses: u64,
     pub crashes_inside_a_call: u64,
     pub restarts: u64,
+    pub founded: u64,
+    pub joined: u64,
     pub elections: u64,
     pub cuts: u64,
     pub snapshots: u64,
@@ -46,7 +48,7 @@ impl Summary {
         }
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 29] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 31] {
         [
             ("runs", &mut self.runs),
             ("simulated us", &mut self.simulated_us),
@@ -58,6 +60,8 @@ impl Summary {
                 &mut self.crashes_inside_a_call,
             ),
             ("restarts", &mut self.restarts),
+            ("clusters founded", &mut self.founded),
+            ("nodes joined", &mut self.joined),
             ("elections", &mut self.elections),
             ("log cuts", &mut self.cuts),
             ("snapshots taken", &mut self.snapshots),
@@ -86,7 +90,7 @@ impl Summary {
         ]
     }
 
-    fn fields(&self) -> [(&'static str, u64); 29] {
+    fn fields(&self) -> [(&'static str, u64); 31] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }

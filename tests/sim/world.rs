@@ -11,6 +11,7 @@ use riverrun_storage::{EntryKind, LogEntry};
 use uuid::Uuid;
 
 use crate::clock::{Clock, MS};
+use crate::coming::{Question, Reply};
 use crate::history::History;
 use crate::host::{Flusher, Host, LaneWrite, Process, Syncing};
 use crate::invariants::acknowledged_is_never_lost as lost;
@@ -50,9 +51,26 @@ pub enum Event {
         node: usize,
         life: u64,
     },
+    Come {
+        node: usize,
+        life: u64,
+    },
+    Asked {
+        from: usize,
+        life: u64,
+        to: usize,
+        question: Box<Question>,
+    },
+    Told {
+        by: usize,
+        node: usize,
+        life: u64,
+        reply: Box<Reply>,
+    },
     Frame {
         from: usize,
         to: usize,
+        cluster: Option<Uuid>,
         messages: Vec<PeerMessage>,
     },
     Unreachable {
@@ -237,8 +255,7 @@ impl World {
 
     fn begin(&mut self) {
         for node in 0..self.plan.nodes {
-            self.routes.insert((CONTROLLER, node as u64 + 1), node);
-            let delay = self.rng.between(0, 20 * MS);
+            let delay = self.rng.between(0, self.plan.start_within_us);
             if let Some(host) = self.hosts.get_mut(node) {
                 host.starting = true;
             }
@@ -255,8 +272,7 @@ impl World {
         self.clock.after(100 * MS, Event::Operator);
         self.clock.after(500 * MS, Event::Look);
         if !self.plan.faults.is_empty() {
-            // Not before there is something to lose.
-            self.clock.after(1500 * MS, Event::Fault);
+            self.clock.after(self.plan.faults_from_us, Event::Fault);
         }
         if !self.plan.stories.is_empty() {
             let (step, node, group) = (Step::Begin, 0, 0);
@@ -302,6 +318,9 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         if let Event::Tick { node, .. }
+        | Event::Come { node, .. }
+        | Event::Asked { to: node, .. }
+        | Event::Told { node, .. }
         | Event::Frame { to: node, .. }
         | Event::Announced { to: node, .. }
         | Event::Gone { by: node, .. }
@@ -319,7 +338,25 @@ impl World {
         match event {
             Event::Start { node } => self.start(node),
             Event::Tick { node, life } if self.lives(node, life) => self.tick(node, life),
-            Event::Frame { from, to, messages } => self.frame(from, to, messages),
+            Event::Come { node, life } if self.lives(node, life) => self.come(node, life),
+            Event::Asked {
+                from,
+                life,
+                to,
+                question,
+            } => self.asked(from, life, to, *question),
+            Event::Told {
+                by,
+                node,
+                life,
+                reply,
+            } if self.lives(node, life) => self.told(by, node, *reply),
+            Event::Frame {
+                from,
+                to,
+                cluster,
+                messages,
+            } => self.frame(from, to, cluster, messages),
             Event::Unreachable {
                 node,
                 life,
@@ -402,8 +439,10 @@ impl World {
         self.turn(node, placed);
     }
 
-    fn frame(&mut self, from: usize, to: usize, messages: Vec<PeerMessage>) {
-        if self.network.is_cut(from, to) || self.process(to).is_none() {
+    fn frame(&mut self, from: usize, to: usize, cluster: Option<Uuid>, messages: Vec<PeerMessage>) {
+        // Nodes of two clusters have no link.
+        let is_of_it = |process: &Process| process.cluster() == cluster;
+        if self.network.is_cut(from, to) || !self.process(to).is_some_and(is_of_it) {
             self.summary.frames_lost += 1;
             let noticed = self.rng.between(MS / 2, 200 * MS);
             self.notice_lost(from, &messages, noticed);
@@ -525,6 +564,7 @@ impl World {
     }
 
     fn send(&mut self, from: usize, frames: BTreeMap<usize, Vec<PeerMessage>>) {
+        let cluster = self.process(from).and_then(Process::cluster);
         for (to, messages) in frames {
             self.trace
                 .note(&[from as u64, to as u64, messages.len() as u64]);
@@ -536,11 +576,21 @@ impl World {
                 Fate::Arrives { delay_us, again_us } => {
                     if let Some(again_us) = again_us {
                         let messages = messages.clone();
-                        self.clock
-                            .after(again_us, Event::Frame { from, to, messages });
+                        let again = Event::Frame {
+                            from,
+                            to,
+                            cluster,
+                            messages,
+                        };
+                        self.clock.after(again_us, again);
                     }
-                    self.clock
-                        .after(delay_us, Event::Frame { from, to, messages });
+                    let frame = Event::Frame {
+                        from,
+                        to,
+                        cluster,
+                        messages,
+                    };
+                    self.clock.after(delay_us, frame);
                 }
             }
         }

@@ -18,19 +18,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use riverrun_replication::controller::{
-    Command, Controller, FIRST_CONTROLLER, FoundCluster, Founder, RegisterBroker, Rejection,
-    encode_batch,
+    Command, Controller, FoundCluster, Founder, RegisterBroker, Rejection, encode_batch,
 };
-use riverrun_replication::founding::{self, Answer, Candidate, Step};
-use riverrun_replication::frame::RefusalCode;
-use riverrun_replication::node::{CONTROLLER_GROUP, GroupOrder};
-use riverrun_storage::LogIdentity;
+use riverrun_replication::founding::{Answer, Candidate, Founding, Known, Member, Step};
+use riverrun_replication::frame::{Hello, RefusalCode};
+use riverrun_replication::node::CONTROLLER_GROUP;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::protocol::{AskFounding, Founding, Join, Known, Member, Question, Reply};
-use super::record;
+use super::protocol::{AskFounding, Founding as Standing, Join, Question, Refused, Reply};
 use crate::broker::Broker;
 use crate::error::StartError;
 use crate::net::burst;
@@ -54,16 +51,24 @@ pub(crate) async fn found_or_join(broker: &Arc<Broker>) -> Result<(), StartError
                     the cluster again, if that has other nodes";
         return Err(StartError::Controller(what.to_owned()));
     }
-    let known = read_record(broker).await.map_err(controller)?;
+    let reads = Arc::clone(broker);
+    let known = blocking(move || reads.runtime().node().known().map_err(|e| e.to_string()));
+    let known = known.await.map_err(controller)?;
     let known = match known {
         Some(known) => known,
         None if had => Known::default(),
         None => {
             let known = come_to_it(broker).await?;
-            write_record(broker, &known).await.map_err(controller)?;
+            let (writes, record) = (Arc::clone(broker), known.clone());
+            let written = move || writes.runtime().node().write_known(&record);
+            let written = blocking(move || written().map_err(|error| error.to_string()));
+            written.await.map_err(controller)?;
             known
         }
     };
+    // It is durable: whoever asks may hear it.
+    broker.set_known(known.clone());
+    *broker.founding().lock() = None;
     if !had {
         create_group_0(broker, &known).await.map_err(controller)?;
         info!(
@@ -72,7 +77,6 @@ pub(crate) async fn found_or_join(broker: &Arc<Broker>) -> Result<(), StartError
             "came to the cluster"
         );
     }
-    broker.set_known(known);
     Ok(())
 }
 
@@ -152,16 +156,6 @@ fn registration(broker: &Broker) -> RegisterBroker {
     }
 }
 
-async fn read_record(broker: &Arc<Broker>) -> Result<Option<Known>, String> {
-    let data = broker.config().data_dir.clone();
-    blocking(move || record::read(&data).map_err(|error| error.to_string())).await
-}
-
-async fn write_record(broker: &Arc<Broker>, known: &Known) -> Result<(), String> {
-    let (data, known) = (broker.config().data_dir.clone(), known.clone());
-    blocking(move || record::write(&data, &known).map_err(|error| error.to_string())).await
-}
-
 async fn blocking<T: Send + 'static>(
     f: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
@@ -184,28 +178,18 @@ async fn come_to_it(broker: &Arc<Broker>) -> Result<Known, StartError> {
         let at = at.map(|(host, port)| (host.clone(), *port)).collect();
         return join(broker, at).await;
     }
-    let own = own(broker);
-    Ok(found(broker, vec![own]))
+    Ok(found(broker, vec![own(broker)]))
 }
 
 /// What the founder writes down.
-fn found(broker: &Broker, mut members: Vec<Member>) -> Known {
-    members.sort_by_key(|member| member.node);
-    for (replica, member) in (FIRST_CONTROLLER..).zip(&mut members) {
-        member.replica = replica;
-    }
+fn found(broker: &Broker, members: Vec<Member>) -> Known {
     let known = broker.cluster_uuid();
     let id = if known.is_nil() {
         new_cluster_id()
     } else {
         known
     };
-    Known {
-        cluster_id: id.as_bytes().to_vec(),
-        first_voters: members.iter().map(|member| member.replica).collect(),
-        members,
-        founders: true,
-    }
+    Known::founded(id, members)
 }
 
 /// This node, without a replica.
@@ -249,11 +233,11 @@ async fn found_together(broker: &Arc<Broker>) -> Result<Known, StartError> {
             .collect();
         nodes.join(", ")
     };
-    let mut answers = BTreeMap::new();
-    let mut records = BTreeMap::new();
+    let own_id = me.node;
+    *broker.founding().lock() = Some(Founding::new(me, voters, line.clone()));
     let mut waiting = Waiting::new();
     loop {
-        for voter in config.quorum_voters.iter().filter(|v| v.id != me.node) {
+        for voter in config.quorum_voters.iter().filter(|v| v.id != own_id) {
             let Some(there) = ask(broker, &address(voter.id), &line).await else {
                 continue;
             };
@@ -265,19 +249,21 @@ async fn found_together(broker: &Arc<Broker>) -> Result<Known, StartError> {
                 )));
             }
             let answer = match there.known {
-                Some(known) => {
-                    let founders = founders(&known);
-                    records.insert(voter.id, known);
-                    Answer::Bound { founders }
-                }
+                Some(known) => Answer::Bound(known),
                 None => Answer::Empty {
-                    directory: Uuid::from_slice(&there.directory).unwrap_or_default(),
                     voters: there.voters,
                 },
             };
-            answers.insert(voter.id, answer);
+            let by = Candidate {
+                node: voter.id,
+                directory: Uuid::from_slice(&there.directory).unwrap_or_default(),
+            };
+            if let Some(founding) = &mut *broker.founding().lock() {
+                founding.told(by, answer);
+            }
         }
-        match founding::next(&me, &voters, &line, &answers) {
+        let step = broker.founding().lock().as_mut().map(Founding::decide);
+        match step.unwrap_or(Step::WaitForFounder) {
             Step::WaitFor(nodes) => {
                 waiting.say(&format!("{} to found the cluster together", named(&nodes)));
             }
@@ -295,11 +281,7 @@ async fn found_together(broker: &Arc<Broker>) -> Result<Known, StartError> {
                 });
                 return Ok(found(broker, members.collect()));
             }
-            Step::TakeOver(node) => {
-                if let Some(known) = records.remove(&node) {
-                    return Ok(known);
-                }
-            }
+            Step::TakeOver(known) => return Ok(known),
             Step::Join(nodes) => {
                 warn!(
                     by = named(&nodes),
@@ -319,7 +301,7 @@ async fn found_together(broker: &Arc<Broker>) -> Result<Known, StartError> {
 }
 
 /// Asks a voter how it stands with it.
-async fn ask(broker: &Broker, at: &Address, line: &str) -> Option<Founding> {
+async fn ask(broker: &Broker, at: &Address, line: &str) -> Option<Standing> {
     let question = Question::Founding(AskFounding {
         voters: line.to_owned(),
     });
@@ -384,17 +366,6 @@ pub(crate) async fn check_cluster(broker: Arc<Broker>) {
     }
 }
 
-/// Who founded a cluster, where that is known by a founder.
-fn founders(known: &Known) -> Vec<Candidate> {
-    let members = known.members.iter().filter(|_| known.founders);
-    members
-        .map(|member| Candidate {
-            node: member.node,
-            directory: Uuid::from_slice(&member.directory).unwrap_or_default(),
-        })
-        .collect()
-}
-
 async fn join(broker: &Arc<Broker>, at: Vec<Address>) -> Result<Known, StartError> {
     let mut waiting = Waiting::new();
     loop {
@@ -428,37 +399,38 @@ async fn join(broker: &Arc<Broker>, at: Vec<Address>) -> Result<Known, StartErro
 }
 
 /// The answer to a node that wants to found a cluster with this one.
-pub(crate) fn answer(broker: &Broker) -> Reply {
+pub(crate) fn answer(broker: &Broker, from: &Hello) -> Reply {
     let known = broker.known();
+    let bound = !known.is_unknown() || !broker.cluster_uuid().is_nil();
+    let by = Candidate {
+        node: from.node,
+        directory: from.directory_id,
+    };
+    let asked = broker.founding().lock().as_mut().map(|f| f.asked(&by));
+    let known = match asked {
+        Some(true) => None,
+        None if bound => Some((*known).clone()),
+        // Others are not waited for: whoever asks was started with other voters.
+        None if broker.config().quorum_voters.len() < 2 => None,
+        _ => return Refused::other("this node is coming to its cluster"),
+    };
     let own = own(broker);
-    Reply::Founding(Founding {
+    Reply::Founding(Standing {
         node: own.node,
         directory: own.directory,
         voters: voters_line(broker),
-        known: (!known.first_voters.is_empty()).then(|| (*known).clone()),
+        known,
     })
 }
 
 /// Creates this node's replica of group 0, and binds the directory to the cluster.
 async fn create_group_0(broker: &Arc<Broker>, known: &Known) -> Result<(), String> {
-    let id = Uuid::from_slice(&known.cluster_id).map_err(|error| error.to_string())?;
+    let id = known.cluster();
     let directory = broker.runtime().node().directory_id();
-    let own = known
-        .members
-        .iter()
-        .find(|member| member.directory == directory.as_bytes())
+    let settings = crate::config::TopicSettings::controller_settings();
+    let order = known
+        .order(directory, settings)
         .ok_or("the cluster has no replica for this directory")?;
-    let order = GroupOrder {
-        identity: LogIdentity {
-            group: CONTROLLER_GROUP,
-            replica: own.replica,
-            topic_id: Uuid::nil(),
-            partition: 0,
-        },
-        voters: known.first_voters.clone(),
-        learners: Vec::new(),
-        settings: crate::config::TopicSettings::controller_settings(),
-    };
     let on_thread = Arc::clone(broker);
     blocking(move || {
         let broker = on_thread;

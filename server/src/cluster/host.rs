@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use riverrun_replication::controller::{Command, Controller, decode_batch, encode_batch};
+use riverrun_replication::founding::Known;
 use riverrun_replication::frame::{Hello, Purpose, Refusal, RefusalCode, Start};
 use riverrun_replication::leaders::announce;
 use riverrun_replication::lives::{Life, judge};
@@ -16,9 +17,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::founding;
-use super::protocol::{
-    Closed, Join, Known, Member, Noted, Propose, Proposed, Question, Refused, Reply,
-};
+use super::protocol::{Closed, Join, Noted, Propose, Proposed, Question, Refused, Reply};
 use crate::broker::Broker;
 use crate::catalog::ChangeError;
 use crate::net::burst;
@@ -199,7 +198,7 @@ impl PeerHost for NodeHost {
 
 async fn answer(broker: &Arc<Broker>, from: &Hello, question: Question) -> Reply {
     match question {
-        Question::Founding(_) => founding::answer(broker),
+        Question::Founding(_) => founding::answer(broker, from),
         // What follows changes the cluster, or is told only within it.
         Question::Join(join) => take_in(broker, from, join).await,
         _ if from.cluster_id != broker.cluster_uuid() || from.cluster_id.is_nil() => {
@@ -272,7 +271,8 @@ async fn take_in(broker: &Arc<Broker>, from: &Hello, join: Join) -> Reply {
     if let Err(error) = broker.catalog().change(broker, plan).await {
         return Refused::other(error);
     }
-    match known(broker, from.node, from.directory_id) {
+    let catalog = broker.catalog();
+    match catalog.read(|image| Known::joined(image, from.node, from.directory_id)) {
         Some(known) => {
             info!(node = from.node, "a node joins the cluster");
             Reply::Joined(known)
@@ -293,32 +293,6 @@ fn displaced(broker: &Broker, from: &Hello) -> Option<Uuid> {
             .last_heard(from.node)
             .is_some_and(|ago| ago < ALIVE);
     is_heard.then_some(directory)
-}
-
-/// The cluster by this node's image, for a node that has a replica of group 0 in it.
-fn known(broker: &Broker, node: i32, directory: Uuid) -> Option<Known> {
-    broker.catalog().read(|image| {
-        let own = image.quorum.of_node(node)?;
-        if own.at.directory != directory || image.cluster_id.is_nil() {
-            return None;
-        }
-        let member = |at: &riverrun_replication::controller::QuorumReplica| {
-            let there = image.brokers.get(&at.at.node);
-            Member {
-                node: at.at.node,
-                directory: at.at.directory.as_bytes().to_vec(),
-                replica: at.at.replica,
-                host: there.map(|b| b.peer_host.clone()).unwrap_or_default(),
-                port: there.map_or(0, |b| u32::from(b.peer_port)),
-            }
-        };
-        Some(Known {
-            cluster_id: image.cluster_id.as_bytes().to_vec(),
-            first_voters: image.quorum.first_voters.clone(),
-            members: image.quorum.replicas.iter().map(member).collect(),
-            founders: false,
-        })
-    })
 }
 
 fn note(broker: &Arc<Broker>, closed: &Closed) -> Reply {

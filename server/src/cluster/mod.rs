@@ -3,7 +3,6 @@
 //! | File | Thing |
 //! |---|---|
 //! | [`protocol`] | what nodes ask each other, beside the messages of their replicas |
-//! | [`record`] | the file that says how this node came to its cluster |
 //! | [`founding`] | the first start of a node, and every later one |
 //! | [`leaders`] | who leads what, by the word of the leaders themselves (L6) |
 //! | [`routes`] | which node a replica is on |
@@ -15,5 +14,4 @@ pub(crate) mod founding;
 pub(crate) mod host;
 pub(crate) mod leaders;
 pub(crate) mod protocol;
-pub(crate) mod record;
 pub(crate) mod routes;

@@ -10,9 +10,7 @@
 
 use bytes::Bytes;
 use prost::{Message, Oneof};
-
-/// Answers longer than this are not read.
-pub(crate) const MAX_BYTES: usize = 4 << 20;
+use riverrun_replication::founding::{Known, MAX_BYTES};
 
 /// A question.
 #[derive(Clone, PartialEq, Eq, Oneof)]
@@ -79,41 +77,6 @@ pub(crate) struct Founding {
     /// How it came to its cluster; nothing while it belongs to none.
     #[prost(message, optional, tag = "4")]
     pub(crate) known: Option<Known>,
-}
-
-/// A cluster, as somebody knows it who comes to it: enough to have a replica of group 0 and to find
-/// the others. What follows from group 0 replaces it.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub(crate) struct Known {
-    /// The 16 bytes of its id.
-    #[prost(bytes = "vec", tag = "1")]
-    pub(crate) cluster_id: Vec<u8>,
-    /// The replicas that group 0 was founded with.
-    #[prost(uint64, repeated, tag = "2")]
-    pub(crate) first_voters: Vec<u64>,
-    /// The nodes with a replica of group 0.
-    #[prost(message, repeated, tag = "3")]
-    pub(crate) members: Vec<Member>,
-    /// Whether the members are the founders.
-    #[prost(bool, tag = "4")]
-    pub(crate) founders: bool,
-}
-
-/// A node with a replica of group 0.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub(crate) struct Member {
-    #[prost(int32, tag = "1")]
-    pub(crate) node: i32,
-    /// The 16 bytes of its data directory's id.
-    #[prost(bytes = "vec", tag = "2")]
-    pub(crate) directory: Vec<u8>,
-    #[prost(uint64, tag = "3")]
-    pub(crate) replica: u64,
-    /// Where other nodes find it.
-    #[prost(string, tag = "4")]
-    pub(crate) host: String,
-    #[prost(uint32, tag = "5")]
-    pub(crate) port: u32,
 }
 
 /// A node that is not part of the cluster asks to be.

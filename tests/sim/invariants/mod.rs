@@ -12,6 +12,7 @@ pub mod nothing_committed_is_cut;
 pub mod nothing_outlives_its_topic;
 pub mod nothing_uncommitted_is_served;
 pub mod offsets_dense;
+pub mod one_cluster;
 pub mod one_leader_per_term;
 pub mod one_value_at_one_offset;
 pub mod one_vote_per_replica_and_term;

@@ -11,6 +11,11 @@ pub struct Votes {
 }
 
 impl Votes {
+    /// A group is founded anew: its replicas are others.
+    pub fn begin_again(&mut self, group: u64) {
+        self.votes.retain(|(of, _, _), _| *of != group);
+    }
+
     /// A vote left a node: an answer, or the candidate's own, which its request implies.
     ///
     /// # Errors

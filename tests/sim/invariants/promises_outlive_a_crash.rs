@@ -37,6 +37,11 @@ pub struct Recovered {
 }
 
 impl Promises {
+    /// A group is founded anew: its replicas are others.
+    pub fn begin_again(&mut self, group: u64) {
+        self.promises.retain(|(of, _), _| *of != group);
+    }
+
     /// A replica speaks in a term.
     pub fn speaks(&mut self, group: u64, replica: u64, term: u64) {
         let promise = self.promises.entry((group, replica)).or_default();

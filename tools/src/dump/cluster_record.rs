@@ -1,25 +1,22 @@
 //! The file that says how a node came to its cluster.
 
-use riverrun_server::ClusterRecord;
+use riverrun_replication::founding::{Known, MAX_BYTES};
 
 use super::input::{Failure, Input};
 use super::line::{Line, Value};
 use super::report::Report;
 
-/// No record is longer.
-const MAX_BYTES: usize = (4 << 20) + 16;
-
 /// Shows the record and whom it names.
 pub(super) fn dump(mut input: Input, report: &mut Report<'_>) -> Result<(), Failure> {
     report.title("cluster record", input.len())?;
-    let record = match ClusterRecord::decode(&input.whole(MAX_BYTES)?) {
+    let record = match Known::from_file(&input.whole(MAX_BYTES + 16)?) {
         Ok(record) => record,
-        Err(what) => return Ok(report.damage(Some(0), what)?),
+        Err(what) => return Ok(report.damage(Some(0), &what.to_string())?),
     };
     let first_voters = record.first_voters.iter().map(|id| (*id).into());
     report.line(
         &Line::new("cluster")
-            .detail("cluster_id", record.cluster_id)
+            .detail("cluster_id", record.cluster())
             .detail("first_voters", Value::List(first_voters.collect()))
             .detail("founded", record.founders),
     )?;
@@ -27,7 +24,7 @@ pub(super) fn dump(mut input: Input, report: &mut Report<'_>) -> Result<(), Fail
         report.line(
             &Line::new("member")
                 .detail("node", member.node)
-                .detail("directory_id", member.directory_id)
+                .detail("directory_id", member.directory_id())
                 .detail("replica", member.replica)
                 .detail("host", member.host.as_str())
                 .detail("port", member.port),

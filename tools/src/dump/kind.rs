@@ -4,7 +4,9 @@ use std::path::Path;
 
 use riverrun_record::{BatchView, layout};
 use riverrun_replication::controller::CHECKPOINT_MAGIC;
-use riverrun_server::{CLUSTER_RECORD_FILE, CLUSTER_RECORD_MAGIC};
+use riverrun_replication::founding::{
+    FILE_NAME as CLUSTER_RECORD_FILE, MAGIC as CLUSTER_RECORD_MAGIC,
+};
 use riverrun_storage::format::{
     SegmentFile, aux, leader_epochs, log_start, partition_metadata, sidecar,
 };
