@@ -112,7 +112,7 @@ impl Broker {
     pub(crate) fn new(config: Config) -> Self {
         let budget = Budget::new(config.request_memory_bytes, config.max_request_bytes);
         let (seed, start_token) = Uuid::new_v4().as_u64_pair();
-        let catalog = Catalog::new(config.controller_checkpoint_bytes);
+        let catalog = Catalog::new(config.controller_checkpoint_bytes, start_token);
         Self {
             config,
             budget: Arc::new(budget),

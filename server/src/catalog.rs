@@ -3,6 +3,11 @@
 //! A change is planned on the image, written to group 0 as a batch of commands and takes effect
 //! when it has been committed and applied, on every node in the same order. Here changes are
 //! proposed one after another, so that a plan is never older than what it is applied to.
+//!
+//! Where whoever led group 0 was lost over a batch, nobody knows whether it was written. It is written
+//! again, as an idempotent producer does it (KIP-98): each batch carries the numbers of this start of
+//! the node, by which the log knows one that it has. A change that is given up raises the epoch, after
+//! which no earlier batch can still be written behind a later one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,27 +16,26 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use riverrun_record::BatchView;
 use riverrun_replication::controller::{
-    Command, Controller, Found, Image, Outcome, Pace, Rejection, encode_batch,
+    Command, Controller, Found, Image, Numbers, Outcome, Pace, Rejection, encode_numbered_batch,
 };
 use riverrun_replication::node::CONTROLLER_GROUP;
 use riverrun_replication::{Acks, Produce, ProduceError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, error};
-use uuid::Uuid;
 
 use crate::broker::Broker;
 use crate::cluster::protocol::{Propose, Question, Refused, Reply};
 use crate::peers::{CallError, Callee};
 
-/// How long a change waits for somebody to lead group 0.
+/// How long a change is tried: until somebody leads group 0, and has written it.
 const CONTROLLER_WAIT: Duration = Duration::from_secs(10);
-/// How long it waits until it has been written, and then until it has been applied here.
+/// How long one try waits for an answer, and a change until it has been applied here.
 const APPLY_WAIT: Duration = Duration::from_secs(30);
-/// Pause before a batch that was not written goes to whoever leads group 0 by then.
+/// Pause before a batch goes to whoever leads group 0 by then.
 const FORWARD_PAUSE: Duration = Duration::from_millis(50);
 /// Batches whose outcomes are kept for whoever proposed them.
-const OUTCOMES_KEPT: usize = 64;
+const OUTCOMES_KEPT: usize = 1024;
 
 /// Why a change did not happen, or why nobody knows.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -50,41 +54,33 @@ pub(crate) enum ChangeError {
     Stopping,
 }
 
-/// Why a batch of commands has no offset.
-enum Forward {
-    /// It was not written.
-    NotWritten(String),
-    /// Nobody knows whether it was.
-    Unknown(ChangeError),
-}
-
 /// Has the node that leads group 0 write a batch of commands; gives its offset.
-async fn forward(broker: &Broker, leader: i32, batch: Bytes) -> Result<i64, Forward> {
+async fn forward(broker: &Broker, leader: i32, batch: Bytes) -> Result<i64, ChangeError> {
     let question = Question::Propose(Propose { batch });
     let callee = Callee::Node(leader);
     let answer = broker
         .peers()
         .call(callee, question.into_bytes(), APPLY_WAIT)
         .await;
-    let unknown = |error: ChangeError| Err(Forward::Unknown(error));
     match answer.map(Reply::from_bytes) {
         Ok(Some(Reply::Proposed(proposed))) => Ok(proposed.base_offset),
         Ok(Some(Reply::Refused(refused))) => match refused.code {
-            Refused::NOT_LEADER => Err(Forward::NotWritten(refused.why)),
-            Refused::LOST => unknown(ProduceError::NotLeader.into()),
-            _ => unknown(ChangeError::Refused(refused.why)),
+            Refused::NOT_LEADER | Refused::LOST => Err(ProduceError::NotLeader.into()),
+            _ => Err(ChangeError::Refused(refused.why)),
         },
-        Ok(_) => unknown(ChangeError::Refused(
+        Ok(_) => Err(ChangeError::Refused(
             "an answer that cannot be read".to_owned(),
         )),
-        Err(CallError::TimedOut) => unknown(ProduceError::Busy.into()),
-        Err(CallError::Broken) => unknown(ProduceError::NotLeader.into()),
-        Err(error) => Err(Forward::NotWritten(error.to_string())),
+        Err(CallError::TimedOut) => Err(ProduceError::Busy.into()),
+        Err(error) => {
+            debug!(leader, %error, "the controller's leader is not reached");
+            Err(ProduceError::NotLeader.into())
+        }
     }
 }
 
 impl ChangeError {
-    /// Whether it may have been written all the same.
+    /// Whether it may have been written all the same, or be written if it is tried again.
     pub(crate) fn is_unknown(&self) -> bool {
         matches!(
             self,
@@ -111,13 +107,18 @@ pub(crate) struct Catalog {
     applied: watch::Sender<i64>,
     /// The same of what the table of topics shows.
     shown: watch::Sender<i64>,
-    /// Held from plan to outcome.
-    turn: tokio::sync::Mutex<()>,
+    /// The numbers of the next batch; held from plan to outcome.
+    turn: tokio::sync::Mutex<Numbers>,
 }
 
 impl Catalog {
-    /// One that knows nothing; see [`Pace::new`].
-    pub(crate) fn new(checkpoint_bytes: u64) -> Self {
+    /// One that knows nothing, of a start that drew this number; see [`Pace::new`].
+    pub(crate) fn new(checkpoint_bytes: u64, start_token: u64) -> Self {
+        let numbers = Numbers {
+            producer_id: (start_token >> 1).cast_signed(),
+            epoch: 0,
+            base_sequence: 0,
+        };
         Self {
             state: Mutex::new(State {
                 controller: Controller::new(),
@@ -127,7 +128,7 @@ impl Catalog {
             }),
             applied: watch::Sender::new(0),
             shown: watch::Sender::new(0),
-            turn: tokio::sync::Mutex::new(()),
+            turn: tokio::sync::Mutex::new(numbers),
         }
     }
 
@@ -214,16 +215,21 @@ impl Catalog {
         broker: &Broker,
         plan: impl FnOnce(&Controller) -> Result<Vec<Command>, Rejection>,
     ) -> Result<Vec<Outcome>, ChangeError> {
-        let _turn = self.turn.lock().await;
+        let mut numbers = self.turn.lock().await;
         let commands = plan(&self.state.lock().controller)?;
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        let batch = encode_batch(&commands).map_err(|error| {
+        let batch = encode_numbered_batch(&commands, *numbers).map_err(|error| {
             error!(%error, "a command cannot be encoded");
             Rejection::Malformed { what: "its size" }
         })?;
-        let base_offset = self.write_somewhere(broker, batch.freeze()).await?;
+        let written = self.write_somewhere(broker, batch.freeze()).await;
+        *numbers = match written {
+            Ok(_) => numbers.after(commands.len()),
+            Err(_) => numbers.next_epoch(),
+        };
+        let base_offset = written?;
         let mut applied = self.applied.subscribe();
         let applied = applied.wait_for(|next| *next > base_offset);
         tokio::time::timeout(APPLY_WAIT, applied)
@@ -235,22 +241,22 @@ impl Catalog {
     }
 
     /// Has a batch of commands written by whoever leads group 0; gives its offset when it is committed.
-    /// As long as it was certainly not written, it is tried again with the next leader.
     async fn write_somewhere(&self, broker: &Broker, batch: Bytes) -> Result<i64, ChangeError> {
         let until = Instant::now() + CONTROLLER_WAIT;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let leader = broker.until_controller(left).await?;
-            if leader == broker.config().node_id {
-                return self.write(broker, BytesMut::from(&*batch)).await;
-            }
-            match forward(broker, leader, batch.clone()).await {
-                Err(Forward::NotWritten(why)) => {
-                    debug!(leader, why, "the controller's leader is asked again");
+            let written = if leader == broker.config().node_id {
+                self.write(broker, BytesMut::from(&*batch)).await
+            } else {
+                forward(broker, leader, batch.clone()).await
+            };
+            match written {
+                Err(error) if error.is_unknown() && Instant::now() < until => {
+                    debug!(leader, %error, "a change of the cluster is written again");
                     tokio::time::sleep(FORWARD_PAUSE).await;
                 }
-                Err(Forward::Unknown(error)) => return Err(error),
-                Ok(base_offset) => return Ok(base_offset),
+                other => return other,
             }
         }
     }
@@ -298,15 +304,6 @@ impl Catalog {
             Some(outcome) => Ok(outcome),
             None => Err(ChangeError::Stopping),
         }
-    }
-
-    /// Whether a topic is there, or comes within that time.
-    pub(crate) async fn has_topic_within(&self, id: Uuid, wait: Duration) -> bool {
-        let mut applied = self.applied.subscribe();
-        let there = applied.wait_for(|_| self.read(|image| image.topics.contains_key(&id)));
-        tokio::time::timeout(wait, there)
-            .await
-            .is_ok_and(|found| found.is_ok())
     }
 
     /// To be told of every applied batch.

@@ -61,6 +61,7 @@ pub(crate) fn commands() -> Vec<Command> {
             peer_host: "b.example".to_owned(),
             peer_port: 9093,
             token: 5,
+            replaces: None,
         }),
         Command::FenceBroker(FenceBroker {
             node: 7,

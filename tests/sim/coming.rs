@@ -5,7 +5,7 @@
 //! these are, and join. A node that lost its disk begins like a new one: a founder finds the cluster
 //! there, without the directory that it has now, and joins.
 
-use riverrun_replication::controller::{Command, Controller, RegisterBroker};
+use riverrun_replication::controller::{Command, Controller, RegisterBroker, Rejection};
 use riverrun_replication::founding::{Answer, Candidate, Founding, Known, Member, Step};
 use riverrun_replication::node::OpenError;
 use riverrun_storage::planted::{self, Bug};
@@ -30,6 +30,8 @@ pub struct Coming {
     /// Whom it asks to be taken in.
     by: Vec<usize>,
     asked: usize,
+    /// The data directory whose place this one is to take, as the cluster knows it.
+    replaces: Vec<u8>,
 }
 
 /// What one node asks another.
@@ -48,6 +50,8 @@ pub enum Reply {
     Founding(Candidate, Answer),
     /// The cluster, with a replica of group 0 for whoever asked.
     Joined(Known),
+    /// The node is there on this directory.
+    Other(Uuid),
 }
 
 impl Coming {
@@ -66,6 +70,7 @@ impl Coming {
                 founders.collect()
             },
             asked: 0,
+            replaces: Vec::new(),
         }
     }
 }
@@ -155,9 +160,12 @@ impl World {
         };
         coming.asked += 1;
         let to = coming.by.get(coming.asked % coming.by.len().max(1));
-        let to = to.copied();
+        let (to, replaces) = (to.copied(), coming.replaces.clone());
         let by = process.candidate(node);
-        let joins = Question::Join(registration(node, process));
+        let joins = Question::Join(RegisterBroker {
+            replaces: Some(replaces),
+            ..registration(node, process)
+        });
         self.clock.after(AGAIN_US, Event::Come { node, life });
         if let Some(to) = to {
             return self.ask(node, life, to, joins);
@@ -251,7 +259,13 @@ impl World {
             return Some(Reply::Joined(known));
         }
         if !controller.image().cluster_id.is_nil() {
-            let command: Command = controller.plan_register_broker(registration).ok()?;
+            let command: Command = match controller.plan_register_broker(registration) {
+                Ok(command) => command,
+                Err(Rejection::OtherDirectory { directory, .. }) => {
+                    return Some(Reply::Other(directory));
+                }
+                Err(_) => return None,
+            };
             let leader = self.leader_of(CONTROLLER)?;
             self.write_commands(leader, &[command]);
         }
@@ -273,6 +287,7 @@ impl World {
                 }
                 self.decide(node);
             }
+            Reply::Other(directory) => coming.replaces = directory.as_bytes().to_vec(),
             Reply::Joined(known) => {
                 self.summary.joined += 1;
                 self.write_down(node, known);
@@ -387,6 +402,7 @@ pub fn registration(node: usize, process: &Process) -> RegisterBroker {
         host: format!("node{node}"),
         port: 9092,
         token: process.node.starts().last().map_or(0, |start| start.token),
+        replaces: Some(Vec::new()),
         ..RegisterBroker::default()
     }
 }

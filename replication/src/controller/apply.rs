@@ -103,6 +103,17 @@ impl Controller {
                 return Err(Rejection::DirectoryOfAnotherNode { node: seen.node });
             }
         }
+        // What asks late for a directory that another one has followed does not displace that (R3).
+        if let (Some(there), Some(replaces)) =
+            (self.image.directory_of(given.node), &given.replaces)
+            && there != directory
+            && replaces != there.as_bytes()
+        {
+            return Err(Rejection::OtherDirectory {
+                node: given.node,
+                directory: there,
+            });
+        }
         let joined = self.image.quorum.register(given.node, directory)?;
         let seen = DirectoryImage {
             node: given.node,

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 
 use bytes::BytesMut;
 use prost::{Message, Oneof};
-use riverrun_record::{BatchBuilder, BatchError, BatchView, Compression, NO_TIMESTAMP};
+use riverrun_record::{
+    BatchBuilder, BatchError, BatchView, Compression, NO_TIMESTAMP, increment_sequence,
+};
 
 /// The first byte of a record's value.
 pub const COMMAND_VERSION: u8 = 1;
@@ -113,6 +115,11 @@ pub struct RegisterBroker {
     /// What was drawn at the start of this incarnation.
     #[prost(fixed64, tag = "9")]
     pub token: u64,
+    /// The 16 bytes of the id of the node's data directory that this one takes the place of, none of it
+    /// where whoever registers knows of no other: another one is not displaced. Not there in logs of
+    /// versions that did not ask.
+    #[prost(bytes = "vec", optional, tag = "10")]
+    pub replaces: Option<Vec<u8>>,
 }
 
 /// See [`Command::FenceBroker`].
@@ -250,7 +257,27 @@ pub(super) struct DecodedBatch {
 /// # Errors
 /// [`BadCommand`] where there is no command, or one that would be refused when it is read.
 pub fn encode_batch(commands: &[Command]) -> Result<BytesMut, BadCommand> {
-    let mut builder = BatchBuilder::new(Compression::None, None);
+    encode(commands, BatchBuilder::new(Compression::None, None))
+}
+
+/// The same with the numbers of an idempotent producer, so that a batch of which nobody knows whether
+/// it was written can be written again.
+///
+/// # Errors
+/// As [`encode_batch`].
+pub fn encode_numbered_batch(
+    commands: &[Command],
+    numbers: Numbers,
+) -> Result<BytesMut, BadCommand> {
+    let builder = BatchBuilder::new(Compression::None, None).producer(
+        numbers.producer_id,
+        numbers.epoch,
+        numbers.base_sequence,
+    );
+    encode(commands, builder)
+}
+
+fn encode(commands: &[Command], mut builder: BatchBuilder) -> Result<BytesMut, BadCommand> {
     for (number, command) in commands.iter().enumerate() {
         let record = CommandRecord {
             command: Some(command.clone()),
@@ -267,6 +294,54 @@ pub fn encode_batch(commands: &[Command]) -> Result<BytesMut, BadCommand> {
         builder.append(NO_TIMESTAMP, None, Some(&value), &[])?;
     }
     Ok(builder.build_mut()?)
+}
+
+/// The numbers that the log knows a batch by (KIP-98).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// Who writes it: a number of a node's start, of nothing else.
+    pub producer_id: i64,
+    /// Raised where nobody knows what became of an earlier batch, which then cannot be written any more.
+    pub epoch: i16,
+    /// How many commands he has written before in this epoch.
+    pub base_sequence: i32,
+}
+
+impl Numbers {
+    /// The numbers of a batch, where it has any.
+    #[must_use]
+    pub fn of_batch(batch: &[u8]) -> Option<Self> {
+        let view = BatchView::parse(batch).ok()?;
+        (view.producer_id() >= 0).then(|| Self {
+            producer_id: view.producer_id(),
+            epoch: view.producer_epoch(),
+            base_sequence: view.base_sequence(),
+        })
+    }
+
+    /// Those behind a batch of so many commands.
+    #[must_use]
+    pub fn after(self, commands: usize) -> Self {
+        let commands = i32::try_from(commands).unwrap_or(i32::MAX);
+        Self {
+            base_sequence: increment_sequence(self.base_sequence, commands),
+            ..self
+        }
+    }
+
+    /// Those of the next epoch, with which everything of this one is out of date.
+    #[must_use]
+    pub fn next_epoch(self) -> Self {
+        let (producer_id, epoch) = match self.epoch.checked_add(1) {
+            Some(epoch) => (self.producer_id, epoch),
+            None => (self.producer_id.wrapping_add(1) & i64::MAX, 0),
+        };
+        Self {
+            producer_id,
+            epoch,
+            base_sequence: 0,
+        }
+    }
 }
 
 /// Decodes the commands of one record batch.

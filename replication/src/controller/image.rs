@@ -59,6 +59,13 @@ impl Image {
         self.names.get(name).and_then(|id| self.topics.get(id))
     }
 
+    /// The data directory that a node is known to have, also of a founder that has not registered yet.
+    #[must_use]
+    pub fn directory_of(&self, node: i32) -> Option<Uuid> {
+        let registered = self.brokers.get(&node).map(|broker| broker.directory);
+        registered.or_else(|| Some(self.quorum.of_node(node)?.at.directory))
+    }
+
     /// Replicas whose data directory is not the one that their node has now: they are lost and must
     /// be replaced under new ids (R3). As (topic, partition number, replica).
     pub fn lost_replicas(&self) -> impl Iterator<Item = (&TopicImage, usize, &ReplicaImage)> {

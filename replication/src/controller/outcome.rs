@@ -81,6 +81,8 @@ pub enum Rejection {
     StaleIncarnation { given: u64, seen: u64 },
     #[error("the data directory belongs to node {node}")]
     DirectoryOfAnotherNode { node: i32 },
+    #[error("node {node} is there on another data directory, {directory}")]
+    OtherDirectory { node: i32, directory: Uuid },
     #[error("the cluster has another id")]
     OtherCluster,
     #[error("a field of the command makes no sense: {what}")]

@@ -305,6 +305,63 @@ fn a_restored_or_new_disk_is_noticed() {
     assert!(matches!(controller.apply(&replace), Outcome::Rejected(_)));
 }
 
+/// A node was emptied twice. What the second of its directories asked for arrives when the third one is
+/// there, and displaces nothing.
+#[test]
+fn a_late_registration_displaces_no_directory_that_it_does_not_name() {
+    let mut controller = three();
+    let on = |directory, replaces: Option<u128>| RegisterBroker {
+        replaces: Some(replaces.map_or_else(Vec::new, bytes)),
+        ..broker(1, directory, 1, "r")
+    };
+    let there = |directory| Rejection::OtherDirectory {
+        node: 1,
+        directory: id(directory),
+    };
+    let unnamed = controller.plan_register_broker(on(201, None));
+    assert_eq!(unnamed.unwrap_err(), there(101));
+    let second = controller.plan_register_broker(on(201, Some(101))).unwrap();
+    let third = controller.plan_register_broker(on(202, Some(101))).unwrap();
+    assert_eq!(controller.apply(&third), Outcome::Done);
+    let before = controller.clone();
+    assert_eq!(controller.apply(&second), Outcome::Rejected(there(202)));
+    assert_eq!(controller, before);
+    // Its own start again, and one that names what is there.
+    let again = RegisterBroker {
+        incarnation: 2,
+        ..on(202, None)
+    };
+    assert!(controller.plan_register_broker(again).is_ok());
+    assert!(controller.plan_register_broker(on(203, Some(202))).is_ok());
+}
+
+#[test]
+fn a_batch_carries_the_numbers_by_which_it_is_known_again() {
+    let commands = [Command::RegisterBroker(broker(1, 101, 1, "r"))];
+    let numbers = Numbers {
+        producer_id: 77,
+        epoch: 3,
+        base_sequence: i32::MAX,
+    };
+    let batch = encode_numbered_batch(&commands, numbers).unwrap();
+    assert_eq!(Numbers::of_batch(&batch), Some(numbers));
+    assert_eq!(decode_batch(&batch).unwrap(), commands);
+    assert_eq!(
+        Numbers::of_batch(&encode_batch(&commands).unwrap()),
+        None,
+        "one without numbers"
+    );
+    assert_eq!(numbers.after(2).base_sequence, 1, "sequences wrap to 0");
+    assert_eq!(numbers.next_epoch().epoch, 4);
+    assert_eq!(numbers.next_epoch().base_sequence, 0);
+    let last = Numbers {
+        epoch: i16::MAX,
+        ..numbers
+    };
+    assert_eq!(last.next_epoch().producer_id, 78);
+    assert_eq!(last.next_epoch().epoch, 0);
+}
+
 #[test]
 fn producer_ids_are_given_out_once() {
     let mut controller = three();
@@ -520,8 +577,16 @@ fn configs() -> impl Strategy<Value = BTreeMap<String, String>> {
 }
 
 fn any_command() -> impl Strategy<Value = Command> {
-    let register = (1_i32..5, small_id(), 0_u64..5, any::<u16>(), "[ab]?").prop_map(
-        |(node, directory, incarnation, port, rack)| {
+    let replaces = prop::option::of(prop_oneof![small_id(), Just(Vec::new())]);
+    let register = (
+        1_i32..5,
+        small_id(),
+        0_u64..5,
+        any::<u16>(),
+        "[ab]?",
+        replaces,
+    )
+        .prop_map(|(node, directory, incarnation, port, rack, replaces)| {
             let port = u32::from(port) + u32::from(port == 7);
             Command::RegisterBroker(RegisterBroker {
                 node,
@@ -530,10 +595,10 @@ fn any_command() -> impl Strategy<Value = Command> {
                 host: "h".to_owned(),
                 port,
                 rack,
+                replaces,
                 ..RegisterBroker::default()
             })
-        },
-    );
+        });
     let create = ("[a._/]{0,3}", small_id(), partitions(), configs()).prop_map(
         |(name, id, partitions, configs)| {
             Command::CreateTopic(CreateTopic {

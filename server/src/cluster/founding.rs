@@ -153,6 +153,7 @@ fn registration(broker: &Broker) -> RegisterBroker {
         peer_host,
         peer_port: u32::from(peer_port),
         token: broker.start_token(),
+        replaces: Some(Vec::new()),
     }
 }
 
@@ -368,9 +369,13 @@ pub(crate) async fn check_cluster(broker: Arc<Broker>) {
 
 async fn join(broker: &Arc<Broker>, at: Vec<Address>) -> Result<Known, StartError> {
     let mut waiting = Waiting::new();
+    let mut replaces = Vec::new();
     loop {
         for address in &at {
-            let registration = [Command::RegisterBroker(registration(broker))];
+            let registration = [Command::RegisterBroker(RegisterBroker {
+                replaces: Some(replaces.clone()),
+                ..registration(broker)
+            })];
             let registration = encode_batch(&registration)
                 .map_err(|error| StartError::Controller(error.to_string()))?;
             let question = Question::Join(Join {
@@ -383,6 +388,10 @@ async fn join(broker: &Arc<Broker>, at: Vec<Address>) -> Result<Known, StartErro
                 .await;
             match answer.map(Reply::from_bytes) {
                 Ok(Some(Reply::Joined(known))) => return Ok(known),
+                // Asked again, the cluster knows that the other one is meant to go.
+                Ok(Some(Reply::Refused(refused))) if refused.code == Refused::OTHER_DIRECTORY => {
+                    replaces = refused.directory;
+                }
                 Ok(Some(Reply::Refused(refused))) => waiting.say(&format!(
                     "the cluster to take this node: {}:{} says: {}",
                     address.0, address.1, refused.why

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use riverrun_replication::controller::{Command, Controller, decode_batch, encode_batch};
+use riverrun_replication::controller::{
+    Command, Controller, Numbers, Rejection, decode_batch, encode_batch, encode_numbered_batch,
+};
 use riverrun_replication::founding::Known;
 use riverrun_replication::frame::{Hello, Purpose, Refusal, RefusalCode, Start};
 use riverrun_replication::leaders::announce;
@@ -220,18 +222,17 @@ async fn write(broker: &Arc<Broker>, propose: Propose) -> Reply {
         Ok(_) => return Refused::other("no command is in it"),
         Err(error) => return Refused::other(error),
     };
-    let batch = match encode_batch(&commands) {
+    let batch = match Numbers::of_batch(&propose.batch) {
+        Some(numbers) => encode_numbered_batch(&commands, numbers),
+        None => encode_batch(&commands),
+    };
+    let batch = match batch {
         Ok(batch) => batch,
         Err(error) => return Refused::other(error),
     };
     match broker.catalog().write(broker, batch).await {
         Ok(base_offset) => Reply::Proposed(Proposed { base_offset }),
-        Err(ChangeError::Write(riverrun_replication::ProduceError::NotLeader)) => {
-            Reply::Refused(Refused {
-                code: Refused::LOST,
-                why: "leadership was lost".to_owned(),
-            })
-        }
+        Err(error) if error.is_unknown() => Refused::reply(Refused::LOST, error),
         Err(error) => Refused::other(error),
     }
 }
@@ -268,8 +269,16 @@ async fn take_in(broker: &Arc<Broker>, from: &Hello, join: Join) -> Reply {
             .plan_register_broker(registration.clone())
             .map(|command| vec![command])
     };
-    if let Err(error) = broker.catalog().change(broker, plan).await {
-        return Refused::other(error);
+    match broker.catalog().change(broker, plan).await {
+        Ok(_) => {}
+        Err(ChangeError::Rejected(Rejection::OtherDirectory { directory, .. })) => {
+            return Reply::Refused(Refused {
+                code: Refused::OTHER_DIRECTORY,
+                why: format!("it is there on the data directory {directory}"),
+                directory: directory.as_bytes().to_vec(),
+            });
+        }
+        Err(error) => return Refused::other(error),
     }
     let catalog = broker.catalog();
     match catalog.read(|image| Known::joined(image, from.node, from.directory_id)) {

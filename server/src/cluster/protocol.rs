@@ -151,26 +151,35 @@ pub(crate) struct Refused {
     pub(crate) code: u32,
     #[prost(string, tag = "2")]
     pub(crate) why: String,
+    /// With [`Refused::OTHER_DIRECTORY`], which.
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) directory: Vec<u8>,
 }
 
 impl Refused {
     pub(crate) const NOT_LEADER: u32 = 1;
     pub(crate) const OTHER: u32 = 2;
-    /// Leadership of group 0 was lost meanwhile: nobody knows whether it was written.
+    /// Leadership of group 0 was lost, or there was too much to do: nobody knows whether it was written.
     pub(crate) const LOST: u32 = 3;
 
-    pub(crate) fn not_leader() -> Reply {
+    /// The node that wants to join is there on another data directory.
+    pub(crate) const OTHER_DIRECTORY: u32 = 4;
+
+    pub(crate) fn reply(code: u32, why: impl ToString) -> Reply {
         Reply::Refused(Self {
-            code: Self::NOT_LEADER,
-            why: "this node does not lead the controller's group".to_owned(),
+            code,
+            why: why.to_string(),
+            directory: Vec::new(),
         })
     }
 
+    pub(crate) fn not_leader() -> Reply {
+        let why = "this node does not lead the controller's group";
+        Self::reply(Self::NOT_LEADER, why)
+    }
+
     pub(crate) fn other(why: impl ToString) -> Reply {
-        Reply::Refused(Self {
-            code: Self::OTHER,
-            why: why.to_string(),
-        })
+        Self::reply(Self::OTHER, why)
     }
 }
 

@@ -19,10 +19,6 @@ use super::describe_configs::topic_rows;
 use crate::error;
 use crate::topics::Topic;
 
-/// How long a topic is waited for of which nobody knows whether it was created: the next leader of group
-/// 0 is there by then.
-const UNKNOWN_WAIT: Duration = Duration::from_secs(3);
-
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 type Refused = (ErrorCode, String);
@@ -244,23 +240,9 @@ async fn create(call: &Call, wanted: &mut [Wanted]) {
         }
         Err(error) => {
             for at in written {
-                let Some(topic) = wanted.get_mut(at) else {
-                    continue;
-                };
-                // Where nobody knows whether it was written it may still be: the client would try again
-                // and be told that its own topic exists.
-                let id = topic.state.as_ref().map(|planned| planned.request.id);
-                if let Ok(id) = id
-                    && error.is_unknown()
-                    && call
-                        .broker
-                        .catalog()
-                        .has_topic_within(id, UNKNOWN_WAIT)
-                        .await
-                {
-                    continue;
+                if let Some(topic) = wanted.get_mut(at) {
+                    topic.state = Err((error::of_change(&error), error.to_string()));
                 }
-                topic.state = Err((error::of_change(&error), error.to_string()));
             }
         }
     }

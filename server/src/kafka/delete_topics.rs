@@ -3,22 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use riverrun_replication::controller::{Outcome, Rejection};
+use riverrun_replication::controller::Outcome;
 use riverrun_wire::ErrorCode;
 use riverrun_wire::api::delete_topics::DeletableTopicResult;
 use riverrun_wire::api::{DeleteTopicsRequest, DeleteTopicsResponse};
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Call;
-use crate::catalog::ChangeError;
 use crate::error;
 
 const FIRST_VERSION_BY_ID: i16 = 6;
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// How long a mark is written again while nobody knows whether it was: until group 0 is led anew.
-const MARK_WAIT: Duration = Duration::from_secs(10);
-const MARK_PAUSE: Duration = Duration::from_millis(100);
 
 type Refused = (ErrorCode, String);
 
@@ -145,41 +140,25 @@ fn find(call: &Call, name: Option<String>, id: Uuid) -> Wanted {
 
 async fn mark(call: &Call, wanted: &mut [Wanted]) {
     let broker = &call.broker;
-    let until = Instant::now() + MARK_WAIT;
-    let mut asked_before = false;
-    let (written, changed) = loop {
-        let mut written = Vec::new();
-        let changed = broker.catalog().change(broker, |controller| {
-            let mut commands = Vec::new();
-            for (at, topic) in wanted
-                .iter_mut()
-                .enumerate()
-                .filter(|(_, w)| w.state.is_ok())
-            {
-                match controller.plan_delete_topic(&topic.id) {
-                    Ok(command) => {
-                        commands.push(command);
-                        written.push(at);
-                    }
-                    // It was written after all, and all of it is gone already.
-                    Err(Rejection::UnknownTopic) if asked_before => {}
-                    Err(rejection) => {
-                        topic.state = Err((error::of_rejection(&rejection), rejection.to_string()));
-                    }
+    let mut written = Vec::new();
+    let changed = broker.catalog().change(broker, |controller| {
+        let mut commands = Vec::new();
+        let open = wanted.iter_mut().enumerate();
+        for (at, topic) in open.filter(|(_, w)| w.state.is_ok()) {
+            match controller.plan_delete_topic(&topic.id) {
+                Ok(command) => {
+                    commands.push(command);
+                    written.push(at);
+                }
+                Err(rejection) => {
+                    topic.state = Err((error::of_rejection(&rejection), rejection.to_string()));
                 }
             }
-            Ok(commands)
-        });
-        let changed = changed.await;
-        // To mark a topic twice is the same as once, so what may or may not be written is written again.
-        let unknown = changed.as_ref().is_err_and(ChangeError::is_unknown);
-        if !unknown || Instant::now() >= until {
-            break (written, changed);
         }
-        asked_before = true;
-        tokio::time::sleep(MARK_PAUSE).await;
-    };
-    let refuse = |wanted: &mut [Wanted], at: usize, refused: Refused| {
+        Ok(commands)
+    });
+    let changed = changed.await;
+    let mut refuse = |at: usize, refused: Refused| {
         if let Some(topic) = wanted.get_mut(at) {
             topic.state = Err(refused);
         }
@@ -187,17 +166,14 @@ async fn mark(call: &Call, wanted: &mut [Wanted]) {
     match changed {
         Ok(outcomes) => {
             for (at, outcome) in written.into_iter().zip(outcomes) {
-                if let Outcome::Rejected(rejection) = outcome
-                    && !(asked_before && rejection == Rejection::UnknownTopic)
-                {
-                    let refused = (error::of_rejection(&rejection), rejection.to_string());
-                    refuse(wanted, at, refused);
+                if let Outcome::Rejected(rejection) = outcome {
+                    refuse(at, (error::of_rejection(&rejection), rejection.to_string()));
                 }
             }
         }
         Err(error) => {
             for at in written {
-                refuse(wanted, at, (error::of_change(&error), error.to_string()));
+                refuse(at, (error::of_change(&error), error.to_string()));
             }
         }
     }
