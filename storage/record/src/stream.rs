@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::io::Read;
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use lz4_flex::frame::FrameDecoder;
 use zstd::zstd_safe::DCtx;
 
@@ -91,7 +91,10 @@ fn open<'a>(
 ) -> Result<Decoder<'a>, Fault> {
     Ok(match compression {
         Compression::None => Decoder::Plain(input),
-        Compression::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(input))),
+        Compression::Gzip => {
+            check_gzip_member(input)?;
+            Decoder::Gzip(Box::new(GzDecoder::new(input)))
+        }
         Compression::Snappy => Decoder::Snappy(snappy::Reader::new(input, snappy_block)?),
         Compression::Lz4 => Decoder::Lz4(Box::new(open_lz4(input)?)),
         Compression::Zstd => {
@@ -203,7 +206,7 @@ impl Source for Stream<'_> {
 
 enum Decoder<'a> {
     Plain(&'a [u8]),
-    Gzip(Box<MultiGzDecoder<&'a [u8]>>),
+    Gzip(Box<GzDecoder<&'a [u8]>>),
     Snappy(snappy::Reader<'a>),
     Lz4(Box<FrameDecoder<Lz4Input<'a>>>),
     Zstd(Box<zstd::stream::read::Decoder<'a, &'a [u8]>>),
@@ -223,9 +226,15 @@ impl Decoder<'_> {
     fn read(&mut self, out: &mut [u8], max: usize) -> Result<usize, Fault> {
         match self {
             Self::Plain(input) => input.read(out).map_err(|_| Fault::Bad("it cannot be read")),
-            Self::Gzip(decoder) => decoder
-                .read(out)
-                .map_err(|_| Fault::Bad("the gzip stream is damaged or cut")),
+            Self::Gzip(decoder) => loop {
+                let len = decoder.read(out).map_err(|_| GZIP_IS_DAMAGED)?;
+                let rest = *decoder.get_ref();
+                if len > 0 || rest.is_empty() {
+                    return Ok(len);
+                }
+                check_gzip_member(rest)?;
+                decoder.reset(rest);
+            },
             Self::Snappy(reader) => reader.read(out, max),
             Self::Lz4(decoder) => {
                 let len = decoder
@@ -241,6 +250,27 @@ impl Decoder<'_> {
                 .map_err(|_| Fault::Bad("the zstd frame is damaged or cut")),
         }
     }
+}
+
+const GZIP_IS_DAMAGED: Fault = Fault::Bad("the gzip stream is damaged or cut");
+const GZIP_FLAGS_AT: usize = 3;
+const GZIP_EXTRA: u8 = 4;
+const GZIP_EXTRA_AT: usize = 10;
+
+/// Whether the extra field that a member's header may announce is there (RFC 1952, 2.3.1): the decoder
+/// makes room for it, up to 64 KiB, before it reads it.
+fn check_gzip_member(member: &[u8]) -> Result<(), Fault> {
+    if member
+        .get(GZIP_FLAGS_AT)
+        .is_some_and(|flags| flags & GZIP_EXTRA != 0)
+    {
+        let field = member.get(GZIP_EXTRA_AT..).unwrap_or_default();
+        let (length, extra) = field.split_first_chunk().ok_or(GZIP_IS_DAMAGED)?;
+        if extra.len() < usize::from(u16::from_le_bytes(*length)) {
+            return Err(GZIP_IS_DAMAGED);
+        }
+    }
+    Ok(())
 }
 
 const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];

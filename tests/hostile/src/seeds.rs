@@ -97,7 +97,15 @@ fn compressed(compression: Compression) -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn gzip() -> Vec<Vec<u8>> {
-    compressed(Compression::Gzip)
+    let mut all = compressed(Compression::Gzip);
+    // Two members, the second with an extra field in its header.
+    if let [empty, small, ..] = all.as_slice() {
+        let (head, body) = small.split_at(10);
+        let mut head = head.to_vec();
+        head.splice(3..4, [4]);
+        all.push([empty, &head, &[3, 0, 1, 2, 3][..], body].concat());
+    }
+    all
 }
 
 pub(crate) fn snappy() -> Vec<Vec<u8>> {
