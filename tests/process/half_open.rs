@@ -30,7 +30,7 @@ const GARBAGE: usize = 1500;
 /// What a node writes about strangers in a second.
 const LINES_PER_S: u64 = 100;
 /// The longest that somebody beside all that may wait for an answer, on a machine with much to do.
-const SERVED_WITHIN_MS: u64 = 8000;
+pub(crate) const SERVED_WITHIN_MS: u64 = 8000;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![trial(
@@ -106,14 +106,19 @@ fn all(node: &mut Node) -> Result<()> {
 }
 
 /// Somebody who has nothing to do with it, and produces all the while.
-struct Bystander {
+pub(crate) struct Bystander {
     bytes: usize,
     answers: AtomicU64,
     slowest_ms: AtomicU64,
 }
 
 impl Bystander {
-    fn new(bytes: usize) -> Self {
+    /// The longest that it waited for an answer so far.
+    pub(crate) fn slowest_ms(&self) -> u64 {
+        self.slowest_ms.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn new(bytes: usize) -> Self {
         Self {
             bytes,
             answers: AtomicU64::new(0),
@@ -121,7 +126,7 @@ impl Bystander {
         }
     }
 
-    fn serve(&self, brokers: &str, stop: &AtomicBool) -> Result<()> {
+    pub(crate) fn serve(&self, brokers: &str, stop: &AtomicBool) -> Result<()> {
         let mut connection = Connection::open(brokers)?;
         while !stop.load(Ordering::SeqCst) {
             let begun = Instant::now();
@@ -137,7 +142,7 @@ impl Bystander {
     }
 
     /// Waits until it has been answered a few times from now on.
-    fn goes_on(&self) -> Result<()> {
+    pub(crate) fn goes_on(&self) -> Result<()> {
         let before = self.answers.load(Ordering::SeqCst);
         let deadline = Instant::now() + PATIENCE;
         while self.answers.load(Ordering::SeqCst) < before + 10 {

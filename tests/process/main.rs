@@ -29,6 +29,7 @@ mod half_open;
 mod installed;
 mod kafka;
 mod node;
+mod overload;
 mod raw;
 mod trial;
 
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     trials.extend(fsync::trials());
     trials.extend(bad_input::trials());
     trials.extend(half_open::trials());
+    trials.extend(overload::trials());
     trials.extend(full_disk::trials());
     trials.extend(clients::trials());
     let conclusion = libtest_mimic::run(&args, trials);

@@ -135,12 +135,20 @@ impl Node {
 
     /// The most memory that the process ever had, in bytes.
     pub(crate) fn most_memory(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// What it has allocated now, in bytes: without the files that it maps, its own code among them.
+    pub(crate) fn allocated_memory(&self) -> Result<u64> {
+        self.memory("RssAnon:")
+    }
+
+    fn memory(&self, what: &'static str) -> Result<u64> {
         let child = self.child.as_ref().context("the broker is not running")?;
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .context("no VmHWM")?;
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix(what));
+        let line = line.context(what)?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib * 1024)
     }

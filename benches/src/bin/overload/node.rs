@@ -1,6 +1,6 @@
 //! The nodes that are measured.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::broker;
+use crate::{Options, broker};
 
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -46,9 +46,22 @@ fn anonymous(pid: u32) -> Result<u64> {
     Ok(kib << 10)
 }
 
+/// Where a node's log goes.
+fn log(logs: Option<&Path>, node: i32) -> Result<Stdio> {
+    Ok(match logs {
+        None => Stdio::null(),
+        Some(logs) => {
+            fs::create_dir_all(logs)?;
+            File::create(logs.join(format!("{node}.log")))?.into()
+        }
+    })
+}
+
 impl Cluster {
     /// Starts nodes and waits until they serve.
-    pub(crate) fn start(program: &Path, count: usize, budget: u64) -> Result<Self> {
+    pub(crate) fn start(options: &Options) -> Result<Self> {
+        let (program, count) = (&options.program, options.nodes);
+        let budget = options.budget_bytes;
         let data = tempfile::tempdir_in(".")?;
         let ports: Vec<(u16, u16)> = (0..count)
             .map(|_| Ok((free_port()?, free_port()?)))
@@ -83,7 +96,7 @@ impl Cluster {
                     "listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{peer}"
                 ))
                 .stdout(Stdio::null())
-                .stderr(Stdio::null())
+                .stderr(log(options.logs.as_deref(), node)?)
                 .spawn()
                 .with_context(|| format!("starting {}", program.display()))?;
             cluster.nodes.push(child);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use riverrun_wire::{Records, decode_response, encode_request};
 use crate::broker::{self, PATIENCE, read_frame};
 
 const PRODUCE: i16 = 9;
+const REQUEST_TIMED_OUT: i16 = 7;
 const RECORD_BYTES: usize = 1024;
 /// Where the number of a request stands in it, behind its length, API and version.
 const NUMBER_AT: usize = 8;
@@ -42,6 +43,8 @@ pub(crate) struct Load {
 pub(crate) struct Taken {
     pub(crate) bytes: u64,
     pub(crate) batches: u64,
+    /// Answers with which a node asks to be tried again: it has too much to do (REQUEST_TIMED_OUT).
+    pub(crate) refused: u64,
     pub(crate) errors: u64,
     pub(crate) seconds: f64,
 }
@@ -61,10 +64,10 @@ impl Taken {
 impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (rate, batches) = (self.mb_per_s(), self.batches);
-        let (seconds, errors) = (self.seconds, self.errors);
+        let (seconds, refused, errors) = (self.seconds, self.refused, self.errors);
         write!(
             f,
-            "{rate:.1} MB/s acknowledged, {batches} batches in {seconds:.1} s, {errors} errors"
+            "{rate:.1} MB/s acknowledged, {batches} batches in {seconds:.1} s, {refused} to be tried again, {errors} errors"
         )
     }
 }
@@ -102,6 +105,7 @@ impl Load {
         for taken in each? {
             all.bytes += taken.bytes;
             all.batches += taken.batches;
+            all.refused += taken.refused;
             all.errors += taken.errors;
         }
         // Up to the last answer, or what was queued at the end would count as taken in time.
@@ -151,7 +155,6 @@ impl Load {
             let reader = threads.spawn(move || count(answers, &to_come, bytes));
             let written = self.write(&mut stream, &mut request, &sent, end);
             drop(sent);
-            drop(stream.shutdown(Shutdown::Write));
             let taken = reader.join().unwrap_or_default();
             // A connection that was closed is among the errors.
             drop(written);
@@ -203,6 +206,7 @@ fn count(mut answers: TcpStream, to_come: &Receiver<i32>, bytes: u64) -> Taken {
                 taken.bytes += bytes;
                 taken.batches += 1;
             }
+            Ok(REQUEST_TIMED_OUT) => taken.refused += 1,
             Ok(_) => taken.errors += 1,
             Err(_) => {
                 taken.errors += 1 + to_come.try_iter().count() as u64;
