@@ -11,7 +11,7 @@
 //! and the lossless one of Raft snapshots, little-endian, which keeps all five:
 //!
 //! ```text
-//! version u8 = 1 | count u32 | count x (producer id i64 | epoch i16 | batches u8 | batches x
+//! version u8 = 1 | count u32 | count x, by ascending id (producer id i64 | epoch i16 | batches u8 | batches x
 //!   (first sequence i32 | last sequence i32 | base offset i64 | last offset i64 | timestamp i64))
 //! ```
 
@@ -393,7 +393,9 @@ impl ProducerState {
             let id = input.get_i64_le();
             let epoch = input.get_i16_le();
             let kept = usize::from(input.get_u8());
-            if kept > REMEMBERED_BATCHES || input.len() < 32 * kept {
+            let follows = state.producers.last_key_value();
+            let follows = follows.is_none_or(|(last, _)| *last < id);
+            if !follows || kept > REMEMBERED_BATCHES || input.len() < 32 * kept {
                 return Err(bad);
             }
             let batches = (0..kept)

@@ -32,6 +32,15 @@ pub(crate) fn batch(bytes: &[u8]) {
     });
 }
 
+/// The codecs of the batches that lie one after another, and of the first when it is sealed: three bits
+/// of their attributes.
+pub(crate) fn codecs(bytes: &[u8]) -> Vec<u8> {
+    let mut found: Vec<u8> = bytes.get(22).map(|bits| bits & 7).into_iter().collect();
+    let views = batches(bytes).map_while(Result::ok);
+    found.extend(views.map(|view| u8::try_from(view.attributes() & 7).unwrap_or(0)));
+    found
+}
+
 fn stored(view: &BatchView<'_>, most: usize) {
     drop(view.check_stored());
     let (first, last) = (view.base_timestamp(), view.max_timestamp());
