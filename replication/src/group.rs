@@ -10,7 +10,7 @@
 //! * **I5, W1**: a record is persisted when its entries are durable (written, with `write.caching`)
 //!   and its term and vote are durable; only then do its messages leave.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType};
@@ -926,7 +926,19 @@ impl Group {
                 .iter()
                 .all(|id| *id == self.replica)
         {
-            self.out.messages.clear();
+            self.drop_messages();
+        }
+    }
+
+    /// Nothing is said. What was to be sent counts as lost, or the library would wait for the answer to a
+    /// snapshot that never left (R4).
+    fn drop_messages(&mut self) {
+        let dropped = std::mem::take(&mut self.out.messages).into_iter();
+        let told = |(to, m): (u64, RaftMessage)| {
+            matches!(m.kind, RaftKind::Append | RaftKind::Snapshot).then_some(to)
+        };
+        for to in dropped.filter_map(told).collect::<BTreeSet<u64>>() {
+            self.unreachable(to);
         }
     }
 
