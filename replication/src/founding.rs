@@ -90,12 +90,6 @@ impl Founding {
         }
     }
 
-    /// Who it is.
-    #[must_use]
-    pub fn me(&self) -> &Candidate {
-        &self.me
-    }
-
     /// The voters that it was started with.
     #[must_use]
     pub fn line(&self) -> &str {

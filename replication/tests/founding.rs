@@ -138,11 +138,8 @@ impl World {
             Step::Found(founders) => {
                 assert_eq!(node, 1, "the lowest founds");
                 self.foundings += 1;
-                let members = founders.into_iter().map(|founder| Member {
-                    node: founder.node,
-                    directory: founder.directory.as_bytes().to_vec(),
-                    ..Member::default()
-                });
+                let members = founders.iter();
+                let members = members.map(|founder| Member::new(founder, String::new(), 0));
                 let id = Uuid::from_u128(self.foundings);
                 Some(Known::founded(id, members.collect()))
             }

@@ -220,7 +220,7 @@ impl Catalog {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        let batch = encode_numbered_batch(&commands, *numbers).map_err(|error| {
+        let batch = encode_numbered_batch(&commands, Some(*numbers)).map_err(|error| {
             error!(%error, "a command cannot be encoded");
             Rejection::Malformed { what: "its size" }
         })?;

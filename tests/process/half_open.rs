@@ -42,13 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
                     "the port for nodes, the log and the memory are ours",
                 ));
             }
-            let mut node = Node::of_cluster(Vec::new())?;
-            node.set([
-                "node.id=1".to_owned(),
-                format!("controller.quorum.voters=1@{}", node.for_nodes()),
-            ]);
-            node.spawn()?;
-            node.wait_ready()?;
+            let mut node = Node::founder(&[])?;
             let result = all(&mut node);
             node.explain(result)
         },

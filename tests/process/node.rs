@@ -74,6 +74,19 @@ impl Node {
         Node::prepare(Form::Server { nodes, settings }, Vec::new(), environment)
     }
 
+    /// The same, which founds its cluster alone and has these settings. It serves when this returns.
+    pub(crate) fn founder(settings: &[String]) -> Result<Node> {
+        let mut node = Node::of_cluster(Vec::new())?;
+        let own = [
+            "node.id=1".to_owned(),
+            format!("controller.quorum.voters=1@{}", node.for_nodes()),
+        ];
+        node.set(own.into_iter().chain(settings.iter().cloned()));
+        node.spawn()?;
+        node.wait_ready()?;
+        Ok(node)
+    }
+
     fn prepare(
         form: Form,
         command: Vec<OsString>,

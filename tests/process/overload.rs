@@ -41,15 +41,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             if foreign_brokers().is_some() || std::env::var_os("RIVERRUN_TEST_NODE").is_some() {
                 return Err(skip("overload", "settings and memory of the node are ours"));
             }
-            let mut node = Node::of_cluster(Vec::new())?;
-            node.set([
-                "node.id=1".to_owned(),
-                format!("controller.quorum.voters=1@{}", node.for_nodes()),
+            let mut node = Node::founder(&[
                 format!("queued.max.request.bytes={BUDGET}"),
                 format!("socket.request.max.bytes={}", 1 << 20),
-            ]);
-            node.spawn()?;
-            node.wait_ready()?;
+            ])?;
             let result = all(&mut node);
             node.explain(result)
         },

@@ -410,22 +410,14 @@ impl World {
         if process.node.handle(group).is_some() {
             let shard = process.shard_of(group);
             self.turn(node, vec![(shard, Input::Remove { group })]);
-            let Some(process) = self
-                .hosts
-                .get_mut(node)
-                .and_then(|host| host.process.as_deref_mut())
-            else {
+            let Some(process) = self.process_mut(node) else {
                 return;
             };
             if let Err(error) = process.node.remove_group(group) {
                 return self.order_failed(node, &error);
             }
         }
-        let Some(process) = self
-            .hosts
-            .get_mut(node)
-            .and_then(|host| host.process.as_deref_mut())
-        else {
+        let Some(process) = self.process_mut(node) else {
             return;
         };
         process.lanes.remove(&group);
@@ -458,11 +450,7 @@ impl World {
 
     /// Removes a replica that is no member any more.
     pub fn remove(&mut self, node: usize, group: u64) {
-        let Some(process) = self
-            .hosts
-            .get_mut(node)
-            .and_then(|host| host.process.as_deref_mut())
-        else {
+        let Some(process) = self.process_mut(node) else {
             return;
         };
         let known = process.node.handle(group).is_some() || process.refused.contains_key(&group);
@@ -471,11 +459,7 @@ impl World {
         }
         let shard = process.shard_of(group);
         self.turn(node, vec![(shard, Input::Remove { group })]);
-        let Some(process) = self
-            .hosts
-            .get_mut(node)
-            .and_then(|host| host.process.as_deref_mut())
-        else {
+        let Some(process) = self.process_mut(node) else {
             return;
         };
         process.views.remove(&group);
@@ -534,7 +518,7 @@ impl World {
         }
         self.learn_groups(node);
         waits |= !self.close_topics(node);
-        if let Some(process) = self.hosts.get_mut(node).and_then(|h| h.process.as_mut()) {
+        if let Some(process) = self.process_mut(node) {
             process.must_reconcile |= waits;
         }
         for (group, replica, topic, voters) in wanted {

@@ -95,10 +95,6 @@ impl Process {
 }
 
 impl World {
-    fn process_mut(&mut self, node: usize) -> Option<&mut Process> {
-        self.hosts.get_mut(node)?.process.as_deref_mut()
-    }
-
     /// A node that was started looks whether it has come to its cluster before.
     pub fn come_back(&mut self, node: usize) {
         let Some(process) = self.process(node) else {
@@ -308,11 +304,8 @@ impl World {
                 // Whoever began with an earlier record has lost it, and spoke to nobody who has one.
                 self.invariants.votes.begin_again(CONTROLLER);
                 self.invariants.promises.begin_again(CONTROLLER);
-                let members = founders.into_iter().map(|founder| Member {
-                    node: founder.node,
-                    directory: founder.directory.as_bytes().to_vec(),
-                    ..Member::default()
-                });
+                let members = founders.iter();
+                let members = members.map(|founder| Member::new(founder, String::new(), 0));
                 let id = Uuid::from_u128(0xc1 + (u128::from(self.summary.founded) << 64));
                 let known = Known::founded(id, members.collect());
                 self.write_down(node, known);

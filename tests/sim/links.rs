@@ -100,7 +100,7 @@ impl World {
     /// A node is heard by another: what it said before counts again, unless it was started since.
     pub fn is_heard(&mut self, from: usize, to: usize) {
         let life = self.hosts.get(from).map_or(0, |host| host.life);
-        let process = self.hosts.get_mut(to).and_then(|h| h.process.as_mut());
+        let process = self.process_mut(to);
         let Some(process) = process else { return };
         if process.known_lives.insert(from, life) != Some(life) {
             process.leaders.started(node_id(from));
@@ -157,7 +157,7 @@ impl World {
             return;
         }
         self.summary.announcements += 1;
-        if let Some(process) = self.hosts.get_mut(to).and_then(|h| h.process.as_mut()) {
+        if let Some(process) = self.process_mut(to) {
             process.leaders.hear(node_id(from), announcement);
         }
         self.answers_do_not_age(to);
@@ -213,7 +213,7 @@ impl World {
         let groups: Vec<u64> = self.groups.keys().copied().collect();
         for group in groups {
             let answer = self.answer_of(node, group);
-            let process = self.hosts.get_mut(node).and_then(|h| h.process.as_mut());
+            let process = self.process_mut(node);
             let Some(process) = process else { return };
             let checked = leaders_known::answers(group, node, answer, &mut process.answered);
             self.check(checked);
@@ -242,7 +242,7 @@ impl World {
             (group, Input::Gone { group, replica })
         });
         let inputs = inputs.collect();
-        if let Some(process) = self.hosts.get_mut(by).and_then(|h| h.process.as_mut()) {
+        if let Some(process) = self.process_mut(by) {
             process.leaders.gone(node_id(gone));
         }
         self.inputs(by, inputs);

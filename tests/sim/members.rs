@@ -54,7 +54,7 @@ impl World {
         if news.is_empty() {
             return;
         }
-        if let Some(process) = self.hosts.get_mut(node).and_then(|h| h.process.as_mut()) {
+        if let Some(process) = self.process_mut(node) {
             process.members_told.extend(news.iter().cloned());
         }
         let inputs = news.into_iter();

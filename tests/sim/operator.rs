@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use riverrun_record::{Limits, validate};
 use riverrun_replication::conf;
 use riverrun_replication::controller::{
-    BrokerImage, Command, Controller, FoundCluster, Founder, PartitionImage, TopicImage,
-    encode_batch,
+    BrokerImage, Command, Controller, PartitionImage, TopicImage, encode_batch,
 };
 use riverrun_replication::frame::Start;
 use riverrun_replication::lives::{Life, judge};
@@ -136,15 +135,7 @@ impl Operator {
 /// Whoever leads group 0 first says who founded the cluster.
 fn founding(process: &Process) -> Option<Command> {
     let known = process.known.as_ref()?;
-    let founders = known.members.iter().map(|member| Founder {
-        node: member.node,
-        directory: member.directory.clone(),
-        replica: member.replica,
-    });
-    Some(Command::FoundCluster(FoundCluster {
-        cluster_id: known.cluster_id.clone(),
-        founders: founders.collect(),
-    }))
+    Some(Command::FoundCluster(known.found_cluster(known.cluster())))
 }
 
 impl World {
@@ -202,7 +193,7 @@ impl World {
         if let Some(command) = self.deletion(&controller) {
             return vec![command];
         }
-        let process = self.hosts.get_mut(leader).and_then(|h| h.process.as_mut());
+        let process = self.process_mut(leader);
         let Some(closed) = process.map(|process| {
             process.closed.retain(&controller);
             process.closed.clone()

@@ -267,11 +267,7 @@ impl World {
         if self.network.is_cut(from, to) {
             return;
         }
-        if let Some(process) = self
-            .hosts
-            .get_mut(to)
-            .and_then(|host| host.process.as_mut())
-        {
+        if let Some(process) = self.process_mut(to) {
             for topic in topics {
                 process.closed.closed(*topic, node_id(from));
             }

@@ -427,6 +427,11 @@ impl World {
         self.hosts.get(node)?.process.as_deref()
     }
 
+    /// The same, to be changed.
+    pub fn process_mut(&mut self, node: usize) -> Option<&mut Process> {
+        self.hosts.get_mut(node)?.process.as_deref_mut()
+    }
+
     /// Gives a node inputs of groups.
     pub fn inputs(&mut self, node: usize, inputs: Vec<(u64, Input)>) {
         let Some(process) = self.process(node) else {
@@ -899,11 +904,7 @@ impl World {
 
     /// A checkpoint where one is due. It blocks the flusher and nobody else.
     fn checkpoint(&mut self, node: usize) {
-        let Some(process) = self
-            .hosts
-            .get_mut(node)
-            .and_then(|host| host.process.as_deref_mut())
-        else {
+        let Some(process) = self.process_mut(node) else {
             return;
         };
         if !process.node.store().needs_checkpoint() {

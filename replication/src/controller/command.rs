@@ -257,7 +257,7 @@ pub(super) struct DecodedBatch {
 /// # Errors
 /// [`BadCommand`] where there is no command, or one that would be refused when it is read.
 pub fn encode_batch(commands: &[Command]) -> Result<BytesMut, BadCommand> {
-    encode(commands, BatchBuilder::new(Compression::None, None))
+    encode_numbered_batch(commands, None)
 }
 
 /// The same with the numbers of an idempotent producer, so that a batch of which nobody knows whether
@@ -267,17 +267,12 @@ pub fn encode_batch(commands: &[Command]) -> Result<BytesMut, BadCommand> {
 /// As [`encode_batch`].
 pub fn encode_numbered_batch(
     commands: &[Command],
-    numbers: Numbers,
+    numbers: Option<Numbers>,
 ) -> Result<BytesMut, BadCommand> {
-    let builder = BatchBuilder::new(Compression::None, None).producer(
-        numbers.producer_id,
-        numbers.epoch,
-        numbers.base_sequence,
-    );
-    encode(commands, builder)
-}
-
-fn encode(commands: &[Command], mut builder: BatchBuilder) -> Result<BytesMut, BadCommand> {
+    let mut builder = BatchBuilder::new(Compression::None, None);
+    if let Some(of) = numbers {
+        builder = builder.producer(of.producer_id, of.epoch, of.base_sequence);
+    }
     for (number, command) in commands.iter().enumerate() {
         let record = CommandRecord {
             command: Some(command.clone()),

@@ -343,7 +343,7 @@ fn a_batch_carries_the_numbers_by_which_it_is_known_again() {
         epoch: 3,
         base_sequence: i32::MAX,
     };
-    let batch = encode_numbered_batch(&commands, numbers).unwrap();
+    let batch = encode_numbered_batch(&commands, Some(numbers)).unwrap();
     assert_eq!(Numbers::of_batch(&batch), Some(numbers));
     assert_eq!(decode_batch(&batch).unwrap(), commands);
     assert_eq!(

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::Candidate;
 use crate::config::GroupSettings;
-use crate::controller::{FIRST_CONTROLLER, Image, QuorumReplica};
+use crate::controller::{FIRST_CONTROLLER, FoundCluster, Founder, Image, QuorumReplica};
 use crate::node::{CONTROLLER_GROUP, GroupOrder};
 
 /// The first bytes of the file.
@@ -78,6 +78,18 @@ pub struct Member {
 pub struct BadRecord(&'static str);
 
 impl Member {
+    /// A node that has no replica yet, and where others find it.
+    #[must_use]
+    pub fn new(node: &Candidate, host: String, port: u16) -> Self {
+        Self {
+            node: node.node,
+            directory: node.directory.as_bytes().to_vec(),
+            replica: 0,
+            host,
+            port: u32::from(port),
+        }
+    }
+
     /// Its data directory's id, nil where the bytes are none.
     #[must_use]
     pub fn directory_id(&self) -> Uuid {
@@ -149,6 +161,22 @@ impl Known {
                 directory: member.directory_id(),
             })
             .collect()
+    }
+
+    /// The command by which whoever leads group 0 first makes the founders known, of this cluster.
+    #[must_use]
+    pub fn found_cluster(&self, cluster: Uuid) -> FoundCluster {
+        let members = self.members.iter().filter(|_| self.founders);
+        FoundCluster {
+            cluster_id: cluster.as_bytes().to_vec(),
+            founders: members
+                .map(|member| Founder {
+                    node: member.node,
+                    directory: member.directory.clone(),
+                    replica: member.replica,
+                })
+                .collect(),
+        }
     }
 
     /// The order to create the replica of group 0 that a data directory has.

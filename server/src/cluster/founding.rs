@@ -14,15 +14,16 @@
 //! A start that was cut off goes on where it ended, since nothing had been answered.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use riverrun_replication::controller::{
-    Command, Controller, FoundCluster, Founder, RegisterBroker, Rejection, encode_batch,
+    Command, Controller, RegisterBroker, Rejection, encode_batch,
 };
 use riverrun_replication::founding::{Answer, Candidate, Founding, Known, Member, Step};
 use riverrun_replication::frame::{Hello, RefusalCode};
-use riverrun_replication::node::CONTROLLER_GROUP;
+use riverrun_replication::node::{CONTROLLER_GROUP, Node};
 use tokio::time::Instant;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -51,18 +52,15 @@ pub(crate) async fn found_or_join(broker: &Arc<Broker>) -> Result<(), StartError
                     the cluster again, if that has other nodes";
         return Err(StartError::Controller(what.to_owned()));
     }
-    let reads = Arc::clone(broker);
-    let known = blocking(move || reads.runtime().node().known().map_err(|e| e.to_string()));
-    let known = known.await.map_err(controller)?;
+    let known = on_disk(broker, Node::known).await.map_err(controller)?;
     let known = match known {
         Some(known) => known,
         None if had => Known::default(),
         None => {
             let known = come_to_it(broker).await?;
-            let (writes, record) = (Arc::clone(broker), known.clone());
-            let written = move || writes.runtime().node().write_known(&record);
-            let written = blocking(move || written().map_err(|error| error.to_string()));
-            written.await.map_err(controller)?;
+            let record = known.clone();
+            let written = on_disk(broker, move |node| node.write_known(&record)).await;
+            written.map_err(controller)?;
             known
         }
     };
@@ -115,18 +113,8 @@ fn commands(
 ) -> Result<Vec<Command>, Rejection> {
     let mut commands = Vec::new();
     if controller.image().cluster_id.is_nil() {
-        let known = broker.known();
-        let founders = known.members.iter().filter(|_| known.founders);
-        commands.push(Command::FoundCluster(FoundCluster {
-            cluster_id: broker.cluster_uuid().as_bytes().to_vec(),
-            founders: founders
-                .map(|member| Founder {
-                    node: member.node,
-                    directory: member.directory.clone(),
-                    replica: member.replica,
-                })
-                .collect(),
-        }));
+        let found = broker.known().found_cluster(broker.cluster_uuid());
+        commands.push(Command::FoundCluster(found));
         // What it makes of a node is checked when both are applied.
         commands.push(Command::RegisterBroker(registration));
     } else {
@@ -155,6 +143,15 @@ fn registration(broker: &Broker) -> RegisterBroker {
         token: broker.start_token(),
         replaces: Some(Vec::new()),
     }
+}
+
+/// Does something with the node's files on a thread that may block.
+async fn on_disk<T: Send + 'static>(
+    broker: &Arc<Broker>,
+    f: impl FnOnce(&Node) -> io::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    let broker = Arc::clone(broker);
+    blocking(move || f(broker.runtime().node()).map_err(|error| error.to_string())).await
 }
 
 async fn blocking<T: Send + 'static>(
@@ -196,12 +193,13 @@ fn found(broker: &Broker, members: Vec<Member>) -> Known {
 /// This node, without a replica.
 fn own(broker: &Broker) -> Member {
     let (host, port) = broker.peer_address().unwrap_or_default();
-    Member {
+    Member::new(&candidate(broker), host, port)
+}
+
+fn candidate(broker: &Broker) -> Candidate {
+    Candidate {
         node: broker.config().node_id,
-        directory: broker.runtime().node().directory_id().as_bytes().to_vec(),
-        replica: 0,
-        host,
-        port: u32::from(port),
+        directory: broker.runtime().node().directory_id(),
     }
 }
 
@@ -217,11 +215,7 @@ pub(crate) fn voters_line(broker: &Broker) -> String {
 async fn found_together(broker: &Arc<Broker>) -> Result<Known, StartError> {
     let config = broker.config();
     let line = voters_line(broker);
-    let directory = broker.runtime().node().directory_id();
-    let me = Candidate {
-        node: config.node_id,
-        directory,
-    };
+    let me = candidate(broker);
     let voters: Vec<i32> = config.quorum_voters.iter().map(|voter| voter.id).collect();
     let address = |node: i32| {
         let voter = config.quorum_voters.iter().find(|voter| voter.id == node);
@@ -270,15 +264,9 @@ async fn found_together(broker: &Arc<Broker>) -> Result<Known, StartError> {
             }
             Step::WaitForFounder => waiting.say("the node with the lowest id to found the cluster"),
             Step::Found(founders) => {
-                let members = founders.into_iter().map(|founder| {
+                let members = founders.iter().map(|founder| {
                     let (host, port) = address(founder.node);
-                    Member {
-                        node: founder.node,
-                        directory: founder.directory.as_bytes().to_vec(),
-                        replica: 0,
-                        host,
-                        port: u32::from(port),
-                    }
+                    Member::new(founder, host, port)
                 });
                 return Ok(found(broker, members.collect()));
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use riverrun_replication::controller::{
-    Command, Controller, Numbers, Rejection, decode_batch, encode_batch, encode_numbered_batch,
+    Command, Controller, Numbers, Rejection, decode_batch, encode_numbered_batch,
 };
 use riverrun_replication::founding::Known;
 use riverrun_replication::frame::{Hello, Purpose, Refusal, RefusalCode, Start};
@@ -222,11 +222,7 @@ async fn write(broker: &Arc<Broker>, propose: Propose) -> Reply {
         Ok(_) => return Refused::other("no command is in it"),
         Err(error) => return Refused::other(error),
     };
-    let batch = match Numbers::of_batch(&propose.batch) {
-        Some(numbers) => encode_numbered_batch(&commands, numbers),
-        None => encode_batch(&commands),
-    };
-    let batch = match batch {
+    let batch = match encode_numbered_batch(&commands, Numbers::of_batch(&propose.batch)) {
         Ok(batch) => batch,
         Err(error) => return Refused::other(error),
     };

@@ -26,9 +26,13 @@ const ANSWERS: usize = 5;
 
 /// How long each answer took.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Times(pub(crate) Vec<Duration>);
+pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     fn at(&self, permille: usize) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -122,12 +126,11 @@ impl Small {
         bail!("the small client is slower than before for {limit:?}: {seen}, and {before} then")
     }
 
-    /// Ends it; how many of its requests failed.
-    pub(crate) fn stop(self) -> Result<u64> {
+    /// Ends it. An error is that of a request of its own that failed.
+    pub(crate) fn stop(self) -> Result<()> {
         self.shared.stop.store(true, Ordering::Relaxed);
         match self.thread.join() {
-            Ok(Ok(())) => Ok(0),
-            Ok(Err(error)) => Err(error.context("the small client")),
+            Ok(done) => done.context("the small client"),
             Err(_) => bail!("the small client panicked"),
         }
     }
