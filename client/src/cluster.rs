@@ -1,13 +1,21 @@
 //! A cluster as one thing to talk to: connections to its brokers and the picture of its metadata.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use riverrun_wire::{
     ErrorCode, Request,
     api::{MetadataRequest, MetadataResponse, metadata::MetadataRequestTopic},
 };
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use crate::{
     config::ClientConfig,
@@ -43,6 +51,8 @@ struct Shared {
     /// Connections by address and purpose. The inner lock is held while connecting, so that one
     /// caller connects and the others wait for it.
     connections: Mutex<BTreeMap<(String, Lane), Slot>>,
+    /// When a broker, by address, last failed or kept silent; forgotten when it answers.
+    troubled: Mutex<BTreeMap<String, Instant>>,
     /// Held while metadata is asked for.
     refreshing: AsyncMutex<()>,
 }
@@ -73,6 +83,7 @@ impl Client {
                 config,
                 picture: Mutex::default(),
                 connections: Mutex::default(),
+                troubled: Mutex::default(),
                 refreshing: AsyncMutex::default(),
             }),
         })
@@ -141,7 +152,7 @@ impl Client {
 
     /// Drops what is known of a topic.
     pub(crate) fn forget(&self, topic: &str) {
-        self.shared.picture.lock().topics.remove(topic);
+        self.shared.picture.lock().forget(topic);
     }
 
     /// Takes in a newer leader that an answer named.
@@ -162,10 +173,13 @@ impl Client {
         if let Some(topic) = self.known_topic(name) {
             return Ok(topic);
         }
+        let names = [name.to_owned()];
+        let what = format!("topic {name} was not found");
         let mut retry = Retry::new(&self.shared.config, within);
         loop {
             let seen = self.generation();
-            let error = match self.refresh(&[name.to_owned()], create, Some(seen)).await {
+            let asked = self.refresh(&names, create, Some(seen));
+            let error = match retry.attempt(&what, asked).await {
                 Ok(mut refused) => match (self.known_topic(name), refused.remove(name)) {
                     (Some(topic), None) => return Ok(topic),
                     // Without leave to create it, a topic that is not there stays away.
@@ -175,19 +189,21 @@ impl Client {
                         });
                     }
                     (_, Some(code)) => Error::refused(format!("topic {name}"), code, None),
-                    // Another call's answer was taken for ours, without this topic in it.
-                    (None, None) => continue,
+                    (None, None) => {
+                        return Err(Error::Protocol {
+                            broker: "a broker".to_owned(),
+                            what: "its answer to Metadata leaves a topic out",
+                        });
+                    }
                 },
                 Err(error) => error,
             };
-            retry
-                .pause(error, &format!("topic {name} was not found"))
-                .await?;
+            retry.pause(error, &what).await?;
         }
     }
 
-    /// Asks for metadata of these topics, unless an answer newer than the one `seen` has been taken
-    /// in since. Says which topics were refused, and why.
+    /// Asks for metadata of these topics, unless each was in an answer newer than the one `seen`.
+    /// Says which topics were refused, and why.
     pub(crate) async fn refresh(
         &self,
         topics: &[String],
@@ -195,9 +211,8 @@ impl Client {
         seen: Option<u64>,
     ) -> Result<BTreeMap<String, ErrorCode>> {
         let _alone = self.shared.refreshing.lock().await;
-        if seen.is_some_and(|seen| seen != self.generation())
-            && topics.iter().all(|t| self.known_topic(t).is_some())
-        {
+        let picture = |p: &Picture| seen.is_some_and(|seen| p.is_newer(topics, seen));
+        if picture(&self.shared.picture.lock()) {
             return Ok(BTreeMap::new());
         }
         let named = |name: &String| MetadataRequestTopic {
@@ -231,60 +246,115 @@ impl Client {
         topics: Option<Vec<MetadataRequestTopic>>,
         create: bool,
     ) -> Result<MetadataResponse> {
-        let mut request = MetadataRequest {
-            topics,
-            allow_auto_topic_creation: true,
-            ..MetadataRequest::default()
-        };
-        let connection = self.any().await?;
-        // Before version 4 a broker decides by itself whether to create a topic.
-        if connection.version::<MetadataRequest>(i16::MAX)? >= 4 {
-            request.allow_auto_topic_creation = create;
-        }
-        connection
-            .call(&request, self.shared.config.request_timeout)
+        let within = self.shared.config.request_timeout;
+        self.first(move |connection| {
+            let mut request = MetadataRequest {
+                topics: topics.clone(),
+                allow_auto_topic_creation: true,
+                ..MetadataRequest::default()
+            };
+            async move {
+                // Before version 4 a broker decides by itself whether to create a topic.
+                if connection.version::<MetadataRequest>(i16::MAX)? >= 4 {
+                    request.allow_auto_topic_creation = create;
+                }
+                connection.call(&request, within).await
+            }
+        })
+        .await
+    }
+
+    /// A connection to any broker.
+    async fn any(&self) -> Result<Connection> {
+        self.first(|connection| std::future::ready(Ok(connection)))
             .await
     }
 
-    /// A connection to any broker: one that is open, or else the first that can be reached.
-    pub(crate) async fn any(&self) -> Result<Connection> {
-        let known = self.brokers().into_iter().map(|b| b.address());
-        let mut addresses: Vec<String> = known.collect();
-        addresses.extend(self.shared.config.brokers.iter().cloned());
-        let open = addresses
-            .iter()
-            .find_map(|address| self.open_connection(address));
-        if let Some(connection) = open {
-            return Ok(connection);
-        }
-        let mut tried = String::new();
-        let mut seen = std::collections::BTreeSet::new();
-        for address in addresses.into_iter().filter(|a| seen.insert(a.clone())) {
-            match self.connect(&address, Lane::General).await {
-                Ok(connection) => return Ok(connection),
-                Err(Error::Connection { source, .. }) => {
-                    let _ = write!(
-                        tried,
-                        "{}{address}: {source}",
-                        if tried.is_empty() { "" } else { ", " }
-                    );
+    /// Asks one broker after another, the next one when the last has failed or kept silent for
+    /// `unresponsive_after`; the first answer counts. What is asked may so be asked of several.
+    async fn first<T, A, F>(&self, ask: A) -> Result<T>
+    where
+        T: Send + 'static,
+        A: Fn(Connection) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let mut brokers = self.by_trust().into_iter();
+        let mut asked = JoinSet::new();
+        let mut tried = Vec::new();
+        let mut refused = None;
+        let mut begin = |asked: &mut JoinSet<_>| {
+            let address = brokers.next()?;
+            let (client, ask, broker) = (self.clone(), ask.clone(), address.clone());
+            asked.spawn(async move {
+                let answer = match client.connect(&broker, Lane::General).await {
+                    Ok(connection) => ask(connection).await.map_err(Unserved::Asked),
+                    Err(error) => Err(Unserved::Unreached(error)),
+                };
+                (broker, answer)
+            });
+            Some(address)
+        };
+        let mut last = begin(&mut asked);
+        loop {
+            let silence = self.shared.config.unresponsive_after;
+            let answered = tokio::select! {
+                answered = asked.join_next() => answered,
+                () = sleep(silence), if last.is_some() => {
+                    if let Some(silent) = std::mem::replace(&mut last, begin(&mut asked)) {
+                        self.distrust(silent);
+                    }
+                    continue;
                 }
-                Err(error) => {
-                    let _ = write!(
-                        tried,
-                        "{}{address}: {error}",
-                        if tried.is_empty() { "" } else { ", " }
-                    );
+            };
+            match answered {
+                Some(Ok((broker, Ok(answer)))) => {
+                    self.shared.troubled.lock().remove(&broker);
+                    return Ok(answer);
+                }
+                Some(Ok((broker, Err(unserved)))) => {
+                    match unserved {
+                        Unserved::Unreached(Error::Connection { source, .. }) => {
+                            tried.push(format!("{broker}: {source}"));
+                        }
+                        Unserved::Unreached(error) => tried.push(format!("{broker}: {error}")),
+                        Unserved::Asked(error) => refused = refused.or(Some(error)),
+                    }
+                    self.distrust(broker);
+                    last = begin(&mut asked);
+                }
+                // A panic has been reported by the runtime.
+                Some(Err(_)) => last = begin(&mut asked),
+                None => {
+                    let tried = tried.join(", ");
+                    return Err(refused.unwrap_or(Error::NoBroker { tried }));
                 }
             }
         }
-        Err(Error::NoBroker { tried })
     }
 
-    fn open_connection(&self, address: &str) -> Option<Connection> {
+    /// The addresses of all brokers that are known or were named: those that were not found failing
+    /// first and among them those with an open connection, the last to fail last.
+    fn by_trust(&self) -> Vec<String> {
+        let known = self.brokers().into_iter().map(|b| b.address());
+        let mut addresses: Vec<String> = known.collect();
+        addresses.extend(self.shared.config.brokers.iter().cloned());
+        let mut seen = BTreeSet::new();
+        addresses.retain(|address| seen.insert(address.clone()));
+        let troubled = self.shared.troubled.lock().clone();
+        addresses.sort_by_cached_key(|address| {
+            (troubled.get(address).copied(), !self.is_connected(address))
+        });
+        addresses
+    }
+
+    fn distrust(&self, address: String) {
+        self.shared.troubled.lock().insert(address, Instant::now());
+    }
+
+    fn is_connected(&self, address: &str) -> bool {
         let slot = self.slot(address, Lane::General);
-        let slot = slot.try_lock().ok()?;
-        slot.as_ref().filter(|c| c.is_open()).cloned()
+        let slot = slot.try_lock();
+        slot.is_ok_and(|slot| slot.as_ref().is_some_and(Connection::is_open))
     }
 
     /// A connection to a node, opened if there is none.
@@ -317,11 +387,41 @@ impl Client {
             .clone()
     }
 
+    /// Ends, with an error, when another node leads one of these partitions. Metadata is asked for
+    /// as long as that is not so: whoever waits for this waits for an answer of `node` that does not
+    /// come.
+    pub(crate) async fn deposed(&self, node: i32, places: &[(Arc<str>, i32)]) -> Error {
+        let topics: BTreeSet<String> = places.iter().map(|(topic, _)| topic.to_string()).collect();
+        let topics: Vec<String> = topics.into_iter().collect();
+        let leads_elsewhere = |(topic, partition): &(Arc<str>, i32)| {
+            let topic = self.known_topic(topic)?;
+            topic
+                .partition(*partition)?
+                .leader
+                .filter(|leader| *leader != node)
+        };
+        loop {
+            let seen = self.generation();
+            sleep(self.shared.config.unresponsive_after).await;
+            let broker = self.broker(node);
+            let broker = broker.map_or_else(|| format!("node {node}"), |b| b.address());
+            self.distrust(broker.clone());
+            if let Err(error) = self.refresh(&topics, false, Some(seen)).await {
+                tracing::debug!(%error, broker, "a broker is silent, and no other answers");
+            }
+            if places.iter().any(|place| leads_elsewhere(place).is_some()) {
+                return Error::Deposed { broker };
+            }
+        }
+    }
+
     /// Asks the controller, or any broker while the controller is not known.
     pub(crate) async fn ask_controller<R: Request>(&self, request: &R) -> Result<R::Response> {
         if self.generation() == 0 {
             self.refresh(&[], false, Some(0)).await?;
         }
+        // Asked of several, a change that the first is still busy with would be refused by the
+        // second.
         let connection = match self.controller() {
             Some(node) => self.node(node, Lane::General).await?,
             None => self.any().await?,
@@ -332,37 +432,49 @@ impl Client {
     }
 
     /// Asks any broker, and another one as long as there is time.
-    pub(crate) async fn ask_any<R: Request + Clone>(
-        &self,
-        request: &R,
-        what: &str,
-    ) -> Result<R::Response> {
-        self.ask_any_in(|_| request.clone(), what).await
+    pub(crate) async fn ask_any<R>(&self, request: &R, what: &str) -> Result<R::Response>
+    where
+        R: Request + Clone + Send + Sync + 'static,
+        R::Response: Send + 'static,
+    {
+        let request = request.clone();
+        self.ask_any_in(move |_| request.clone(), what).await
     }
 
     /// The same with a request that depends on the version that is spoken.
-    pub(crate) async fn ask_any_in<R: Request>(
+    pub(crate) async fn ask_any_in<R>(
         &self,
-        request: impl Fn(i16) -> R,
+        request: impl Fn(i16) -> R + Clone + Send + Sync + 'static,
         what: &str,
-    ) -> Result<R::Response> {
+    ) -> Result<R::Response>
+    where
+        R: Request + Send + Sync + 'static,
+        R::Response: Send + 'static,
+    {
         let within = self.shared.config.request_timeout;
         let mut retry = Retry::new(&self.shared.config, self.shared.config.operation_timeout);
         loop {
-            let error = match self.any().await {
-                Ok(connection) => {
+            let request = request.clone();
+            let asked = self.first(move |connection| {
+                let request = request.clone();
+                async move {
                     let version = connection.version::<R>(i16::MAX)?;
-                    match connection.send(&request(version), version, within) {
-                        Ok(awaited) => match awaited.answer().await {
-                            Ok(response) => return Ok(response),
-                            Err(error) => error,
-                        },
-                        Err(error) => error,
-                    }
+                    let awaited = connection.send(&request(version), version, within)?;
+                    awaited.answer().await
                 }
-                Err(error) => error,
-            };
-            retry.pause(error, what).await?;
+            });
+            match retry.attempt(what, asked).await {
+                Ok(response) => return Ok(response),
+                Err(error) => retry.pause(error, what).await?,
+            }
         }
     }
+}
+
+/// Why a broker did not answer.
+enum Unserved {
+    /// It could not be connected to.
+    Unreached(Error),
+    /// It was, and what was asked of it failed.
+    Asked(Error),
 }

@@ -15,6 +15,9 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// How long a request may go unanswered before its connection is given up.
     pub request_timeout: Duration,
+    /// How long a broker may keep silent before others are asked the same, or whether another one
+    /// leads by now. A fetch may besides wait for records.
+    pub unresponsive_after: Duration,
     /// How long a call that may try again does so (everything but producing and fetching).
     pub operation_timeout: Duration,
     /// First pause before something is tried again; doubled each time, with up to a fifth of
@@ -36,6 +39,7 @@ impl ClientConfig {
             client_id: "riverrun".to_owned(),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
+            unresponsive_after: Duration::from_secs(1),
             operation_timeout: Duration::from_secs(60),
             retry_backoff: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(1),

@@ -42,6 +42,12 @@ pub enum Error {
         /// How long it was waited for.
         after: Duration,
     },
+    /// No answer for a while, and what was asked for is led by another broker by now.
+    #[error("{broker} kept silent, and another broker has taken its place")]
+    Deposed {
+        /// The broker that was asked.
+        broker: String,
+    },
     /// Everything that could be tried again was, until the time was up.
     #[error("{what} within {} ms{}", after.as_millis(), because(last.as_deref()))]
     GaveUp {
@@ -202,6 +208,7 @@ impl Error {
             | Self::Connection { .. }
             | Self::Disconnected { .. }
             | Self::Timeout { .. }
+            | Self::Deposed { .. }
             | Self::GaveUp { .. } => true,
             Self::Refused { code, .. } => code.is_retriable(),
             _ => false,

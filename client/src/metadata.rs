@@ -79,9 +79,20 @@ pub(crate) struct Picture {
     pub(crate) topics: BTreeMap<String, Arc<TopicInfo>>,
     /// Counts the answers taken in, so that a call can tell whether there is a newer one.
     pub(crate) generation: u64,
+    /// The last answer that a topic was in.
+    told: BTreeMap<String, u64>,
 }
 
 impl Picture {
+    /// Whether each of these topics is known from an answer after the one `seen`.
+    pub(crate) fn is_newer(&self, topics: &[String], seen: u64) -> bool {
+        self.generation > seen
+            && topics.iter().all(|topic| {
+                self.topics.contains_key(topic)
+                    && self.told.get(topic).is_some_and(|told| *told > seen)
+            })
+    }
+
     /// Takes an answer in. Says which topics it refused, and why.
     pub(crate) fn take(&mut self, response: MetadataResponse) -> BTreeMap<String, ErrorCode> {
         self.generation += 1;
@@ -112,7 +123,7 @@ impl Picture {
             let code = error_code(topic.error_code);
             if code != ErrorCode::None {
                 if code == ErrorCode::UnknownTopicOrPartition {
-                    self.topics.remove(&name);
+                    self.forget(&name);
                 }
                 refused.insert(name, code);
                 continue;
@@ -149,9 +160,16 @@ impl Picture {
                 is_internal: topic.is_internal,
                 partitions,
             };
+            self.told.insert(name.clone(), self.generation);
             self.topics.insert(name, Arc::new(info));
         }
         refused
+    }
+
+    /// Drops what is known of a topic.
+    pub(crate) fn forget(&mut self, topic: &str) {
+        self.topics.remove(topic);
+        self.told.remove(topic);
     }
 
     /// Takes in what an answer to a produce or fetch says of a partition's leader.
@@ -237,6 +255,22 @@ mod tests {
         assert!(!picture.lead("u", 0, 2, 6));
         assert!(picture.lead("t", 0, 2, 6));
         assert_eq!(leader(&picture), (Some(2), 6));
+    }
+
+    #[test]
+    fn a_topic_is_newer_only_by_an_answer_that_it_was_in() {
+        let mut picture = Picture::default();
+        let names = ["t".to_owned()];
+        assert!(!picture.is_newer(&names, 0));
+        picture.take(answer(7, 1, 5));
+        assert!(picture.is_newer(&names, 0) && !picture.is_newer(&names, 1));
+        let mut other = answer(7, 1, 5);
+        other.topics[0].name = Some("u".into());
+        picture.take(other);
+        assert!(picture.is_newer(&names, 0) && !picture.is_newer(&names, 1));
+        assert!(picture.is_newer(&[], 1) && !picture.is_newer(&[], 2));
+        picture.forget("t");
+        assert!(!picture.is_newer(&names, 0));
     }
 
     #[test]

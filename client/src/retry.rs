@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{
     config::ClientConfig,
@@ -17,6 +17,8 @@ pub(crate) struct Retry {
     next: Duration,
     max: Duration,
     random: u64,
+    /// The last failure that was worth another try.
+    last: Option<Error>,
 }
 
 impl Retry {
@@ -27,7 +29,19 @@ impl Retry {
             next: config.retry_backoff,
             max: config.retry_backoff_max,
             random: uuid::Uuid::new_v4().as_u64_pair().0,
+            last: None,
         }
+    }
+
+    /// One try, which ends when the time for all of them does.
+    pub(crate) async fn attempt<T>(
+        &self,
+        what: &str,
+        attempt: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        timeout_at(self.started + self.within, attempt)
+            .await
+            .unwrap_or_else(|_| Err(self.give_up(what, self.last.clone())))
     }
 
     /// Waits before another try; returns the error instead if trying again is of no use, or if
@@ -39,16 +53,25 @@ impl Retry {
         let pause = self.jittered();
         let now = Instant::now();
         if now + pause >= self.started + self.within {
-            return Err(Error::GaveUp {
-                what: what.to_owned(),
-                after: self.within,
-                last: Some(Box::new(error)),
+            return Err(match error {
+                // An attempt that was cut off has said so itself.
+                Error::GaveUp { .. } => error,
+                error => self.give_up(what, Some(error)),
             });
         }
         tracing::debug!(%error, what, "trying again");
+        self.last = Some(error);
         self.next = (self.next * 2).min(self.max);
         sleep_until(now + pause).await;
         Ok(())
+    }
+
+    fn give_up(&self, what: &str, last: Option<Error>) -> Error {
+        Error::GaveUp {
+            what: what.to_owned(),
+            after: self.within,
+            last: last.map(Box::new),
+        }
     }
 
     /// The next pause, up to a fifth longer or shorter: clients that failed together must not

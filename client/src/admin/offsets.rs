@@ -82,11 +82,12 @@ impl Client {
     ) -> Result<BTreeMap<TopicPartition, ListedOffset>> {
         let mut listed = BTreeMap::new();
         let mut open: BTreeMap<TopicPartition, OffsetSpec> = places.iter().cloned().collect();
+        let what = "offsets were not found";
         let mut retry = Retry::new(self.config(), self.config().operation_timeout);
         loop {
             let mut failure = None;
             for (node, asked) in self.by_leader(&open, &mut failure).await? {
-                match self.ask_offsets(node, &asked).await {
+                match retry.attempt(what, self.ask_offsets(node, &asked)).await {
                     Ok(response) => {
                         self.read_offsets(response, &mut open, &mut listed, &mut failure)?
                     }
@@ -96,14 +97,14 @@ impl Client {
             if open.is_empty() {
                 return Ok(listed);
             }
-            let what = "a broker's answer to ListOffsets leaves a partition out";
             let failure = failure.unwrap_or(Error::Protocol {
                 broker: "the leader".to_owned(),
-                what,
+                what: "its answer to ListOffsets leaves a partition out",
             });
-            retry.pause(failure, "offsets were not found").await?;
+            retry.pause(failure, what).await?;
             let topics: Vec<String> = open.keys().map(|p| p.topic.clone()).collect();
-            let _ = self.refresh(&topics, false, None).await;
+            let asked = self.refresh(&topics, false, None);
+            let _ = retry.attempt(what, asked).await;
         }
     }
 
@@ -168,10 +169,19 @@ impl Client {
             timeout_ms: i32::try_from(self.config().request_timeout.as_millis())
                 .unwrap_or(i32::MAX),
         };
-        let connection = self.node(node, Lane::General).await?;
-        connection
-            .call(&request, self.config().request_timeout)
-            .await
+        let within = self.config().request_timeout;
+        let answer = async {
+            let connection = self.node(node, Lane::General).await?;
+            connection.call(&request, within).await
+        };
+        let places: Vec<_> = asked
+            .iter()
+            .map(|(place, ..)| (place.topic.as_str().into(), place.partition))
+            .collect();
+        tokio::select! {
+            answer = answer => answer,
+            silent = self.deposed(node, &places) => Err(silent),
+        }
     }
 
     fn read_offsets(

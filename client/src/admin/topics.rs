@@ -70,14 +70,15 @@ impl Client {
     /// # Errors
     /// If no broker answers in time.
     pub async fn list_topics(&self) -> Result<Vec<Arc<TopicInfo>>> {
+        let what = "topics were not listed";
         let mut retry = Retry::new(self.config(), self.config().operation_timeout);
         loop {
-            match self.refresh_all().await {
+            match retry.attempt(what, self.refresh_all()).await {
                 Ok(mut topics) => {
                     topics.sort_by(|a, b| a.name.cmp(&b.name));
                     return Ok(topics);
                 }
-                Err(error) => retry.pause(error, "topics were not listed").await?,
+                Err(error) => retry.pause(error, what).await?,
             }
         }
     }
@@ -87,11 +88,13 @@ impl Client {
     /// # Errors
     /// If the topic does not exist, or no broker answers in time.
     pub async fn describe_topic(&self, name: &str) -> Result<Arc<TopicInfo>> {
+        let names = [name.to_owned()];
         let what = format!("topic {name} was not described");
         let mut retry = Retry::new(self.config(), self.config().operation_timeout);
         loop {
             let seen = self.generation();
-            let error = match self.refresh(&[name.to_owned()], false, Some(seen)).await {
+            let asked = self.refresh(&names, false, Some(seen));
+            let error = match retry.attempt(&what, asked).await {
                 Ok(refused) => match (refused.get(name), self.known_topic(name)) {
                     (None, Some(topic)) => return Ok(topic),
                     (None, None) | (Some(ErrorCode::UnknownTopicOrPartition), _) => {
@@ -288,7 +291,7 @@ impl Client {
     ) -> Result<R::Response> {
         let mut retry = Retry::new(self.config(), self.config().operation_timeout);
         loop {
-            let error = match self.ask_controller(request).await {
+            let error = match retry.attempt(what, self.ask_controller(request)).await {
                 Ok(response) => {
                     let again = codes(&response).into_iter().map(error_code).find(|c| {
                         matches!(
@@ -305,7 +308,7 @@ impl Client {
             };
             retry.pause(error, what).await?;
             // The controller may be another one by now.
-            let _ = self.refresh(&[], false, None).await;
+            let _ = retry.attempt(what, self.refresh(&[], false, None)).await;
         }
     }
 

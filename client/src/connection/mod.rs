@@ -1,8 +1,10 @@
 //! One connection to one broker: requests go out without waiting for the answers of those before
 //! them, and each answer finds its request by its correlation id.
 //!
-//! The connection is one task that reads and writes. Whatever goes wrong ends it, and with it
-//! every request that is not answered; nothing is ever sent twice from here.
+//! The connection is one task that reads, writes and watches the clock. Whatever goes wrong ends
+//! it, and with it every request that is not answered; nothing is ever sent twice from here. An
+//! answer that does not come in time ends it too, whether or not anybody still waits: what is behind
+//! that answer would wait as well.
 
 mod negotiate;
 mod stream;
@@ -22,7 +24,7 @@ use riverrun_wire::{Encoded, Request};
 use tokio::{
     net::TcpStream,
     sync::{Notify, mpsc, oneshot},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout},
 };
 
 use self::negotiate::Versions;
@@ -47,13 +49,31 @@ struct Shared {
     next_correlation: AtomicI32,
     pending: Mutex<Pending>,
     close: Notify,
+    /// A request was sent whose answer is due before all others.
+    due_sooner: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Pending {
-    answers: BTreeMap<i32, oneshot::Sender<Result<Bytes>>>,
+    answers: BTreeMap<i32, Expected>,
     /// Why the connection ended.
     ended: Option<Error>,
+}
+
+impl Pending {
+    /// The request whose answer is due first.
+    fn first_due(&self) -> Option<&Expected> {
+        self.answers.values().min_by_key(|expected| expected.due)
+    }
+}
+
+/// An answer that is to come.
+#[derive(Debug)]
+struct Expected {
+    answer: oneshot::Sender<Result<Bytes>>,
+    api: &'static str,
+    due: Instant,
+    within: Duration,
 }
 
 /// A frame to send.
@@ -81,6 +101,7 @@ impl Connection {
             next_correlation: AtomicI32::new(0),
             pending: Mutex::default(),
             close: Notify::new(),
+            due_sooner: Notify::new(),
         });
         // The queue has no bound of its own: its users have one each (requests in flight).
         let (outgoing, queue) = mpsc::unbounded_channel();
@@ -153,15 +174,25 @@ impl Connection {
             if let Some(error) = &pending.ended {
                 return Err(error.clone());
             }
-            pending.answers.insert(correlation_id, answer);
+            let due = Instant::now() + within;
+            if pending.first_due().is_none_or(|first| due < first.due) {
+                self.shared.due_sooner.notify_one();
+            }
+            pending.answers.insert(
+                correlation_id,
+                Expected {
+                    answer,
+                    api: R::API.name(),
+                    due,
+                    within,
+                },
+            );
         }
         self.queue(Outgoing { frame, sent: None })?;
         Ok(Awaited {
             answer: awaited,
             connection: self.clone(),
             version,
-            deadline: Instant::now() + within,
-            within,
             decode: std::marker::PhantomData,
         })
     }
@@ -206,35 +237,20 @@ impl Connection {
     }
 }
 
-/// A request on its way.
+/// A request on its way. Dropping it leaves the connection as it is.
 #[derive(Debug)]
 pub(crate) struct Awaited<R> {
     answer: oneshot::Receiver<Result<Bytes>>,
     connection: Connection,
     version: i16,
-    deadline: Instant,
-    within: Duration,
     decode: std::marker::PhantomData<fn() -> R>,
 }
 
 impl<R: Request> Awaited<R> {
-    /// Waits for the answer. One that does not come in time ends the connection: what is behind it
-    /// would wait as well.
+    /// Waits for the answer.
     pub(crate) async fn answer(self) -> Result<R::Response> {
         let shared = &self.connection.shared;
-        let frame = match timeout_at(self.deadline, self.answer).await {
-            Ok(Ok(frame)) => frame?,
-            Ok(Err(_)) => return Err(shared.reason()),
-            Err(_) => {
-                let error = Error::Timeout {
-                    broker: shared.broker.clone(),
-                    api: R::API.name(),
-                    after: self.within,
-                };
-                self.connection.close();
-                return Err(error);
-            }
-        };
+        let frame = self.answer.await.unwrap_or_else(|_| Err(shared.reason()))?;
         let version = negotiate::answer_version::<R>(self.version, &frame);
         riverrun_wire::decode_response::<R::Response>(&frame, version).map_err(|source| {
             self.connection.close();
@@ -255,11 +271,37 @@ impl Shared {
             pending.ended.get_or_insert_with(|| error.clone());
             std::mem::take(&mut pending.answers)
         };
-        for answer in answers.into_values() {
+        for expected in answers.into_values() {
             // Whoever asked may have stopped waiting.
-            let _ = answer.send(Err(error.clone()));
+            let _ = expected.answer.send(Err(error.clone()));
         }
         self.close.notify_one();
+    }
+
+    /// Waits until an answer is overdue.
+    async fn overdue(&self) -> Error {
+        loop {
+            let first = self
+                .pending
+                .lock()
+                .first_due()
+                .map(|first| (first.due, first.api, first.within));
+            let Some((due, api, after)) = first else {
+                self.due_sooner.notified().await;
+                continue;
+            };
+            if due <= Instant::now() {
+                return Error::Timeout {
+                    broker: self.broker.clone(),
+                    api,
+                    after,
+                };
+            }
+            tokio::select! {
+                () = sleep_until(due) => {}
+                () = self.due_sooner.notified() => {}
+            }
+        }
     }
 
     fn reason(&self) -> Error {

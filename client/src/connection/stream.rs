@@ -33,6 +33,7 @@ pub(super) async fn run(
     let error = tokio::select! {
         error = read(reader, &shared, max_frame_bytes) => error,
         error = write(writer, &shared, queue) => error,
+        error = shared.overdue() => error,
         () = shared.close.notified() => Error::Disconnected { broker: shared.broker.clone() },
     };
     shared.end(error);
@@ -102,16 +103,16 @@ fn deliver(frame: Bytes, shared: &Shared) -> Result<(), &'static str> {
     let Some(id) = frame.first_chunk::<4>() else {
         return Err("an answer without a correlation id");
     };
-    let answer = shared
+    let expected = shared
         .pending
         .lock()
         .answers
         .remove(&i32::from_be_bytes(*id));
-    let Some(answer) = answer else {
+    let Some(expected) = expected else {
         return Err("an answer to what was not asked");
     };
     // Whoever asked may have stopped waiting.
-    let _ = answer.send(Ok(frame));
+    let _ = expected.answer.send(Ok(frame));
     Ok(())
 }
 

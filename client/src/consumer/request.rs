@@ -56,8 +56,27 @@ pub(super) enum Trouble {
     Lasting(Error),
 }
 
-/// Asks a broker for these partitions.
+/// Asks a broker for these partitions, until it answers or is silent while another one leads.
 pub(super) async fn fetch(
+    client: &Client,
+    node: i32,
+    asked: &[Asked],
+    config: &ConsumerConfig,
+) -> Result<BTreeMap<TopicPartition, Told>> {
+    let places = asked.iter().map(|a| (a.topic.clone(), a.place.partition));
+    let places: Vec<_> = places.collect();
+    let silent = async {
+        // It may wait that long for records.
+        tokio::time::sleep(config.fetch_max_wait).await;
+        client.deposed(node, &places).await
+    };
+    tokio::select! {
+        told = ask(client, node, asked, config) => told,
+        silent = silent => Err(silent),
+    }
+}
+
+async fn ask(
     client: &Client,
     node: i32,
     asked: &[Asked],

@@ -1,4 +1,6 @@
-//! The way to one broker: requests leave in order, answers are waited for beside that.
+//! The way to one broker: requests leave in order, answers are waited for beside that. A request is
+//! given up, as one of which nobody knows what became, when its broker is silent and another one
+//! leads by now.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -45,6 +47,13 @@ pub(super) struct Job {
     pub(super) batches: Vec<Sent>,
 }
 
+impl Job {
+    fn places(&self) -> Vec<(Arc<str>, i32)> {
+        let batches = self.batches.iter();
+        batches.map(|b| (b.topic.clone(), b.partition)).collect()
+    }
+}
+
 /// Carries requests to a node until nobody sends any more.
 pub(super) async fn run(
     node: i32,
@@ -53,15 +62,24 @@ pub(super) async fn run(
     events: mpsc::UnboundedSender<Event>,
 ) {
     while let Some(job) = jobs.recv().await {
-        let sent = match shared.client.node(node, Lane::Produce).await {
-            Ok(connection) => send(&connection, &shared, &job).await,
-            Err(error) => Err(error),
+        let sent = async {
+            let connection = shared.client.node(node, Lane::Produce).await?;
+            send(&connection, &shared, &job).await
+        };
+        let places = job.places();
+        let sent = tokio::select! {
+            sent = sent => sent,
+            silent = shared.client.deposed(node, &places) => Err(silent),
         };
         match sent {
             Ok(Some(awaited)) => {
                 let (shared, events) = (shared.clone(), events.clone());
                 tokio::spawn(async move {
-                    let answered = match awaited.answer().await {
+                    let answer = tokio::select! {
+                        answer = awaited.answer() => answer,
+                        silent = shared.client.deposed(node, &places) => Err(silent),
+                    };
+                    let answered = match answer {
                         Ok(response) => read(&job, response, node, &shared),
                         Err(error) => failed(&job, &error, node),
                     };

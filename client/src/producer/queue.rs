@@ -15,6 +15,10 @@
 //! stored, and the partition goes on from zero in the next epoch of its producer id. Copies of them
 //! that are still on their way (in a connection that was given up, say) are then of an old epoch,
 //! which the broker refuses; under a new id it would store them too.
+//!
+//! **The deadline** of a batch ends it even while an attempt is under way, as its sender was promised
+//! an answer by then. The attempt still counts as in flight until its broker has answered or its
+//! connection has ended: no new epoch begins before.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -94,6 +98,7 @@ struct Batch {
 pub(crate) struct PartitionQueue {
     batches: VecDeque<Batch>,
     next_id: u64,
+    /// Attempts that are not answered, those of batches that were given up among them.
     in_flight: usize,
     /// Batches in flight must all be answered before anything leaves again.
     settling: bool,
@@ -298,13 +303,9 @@ impl PartitionQueue {
         }
     }
 
-    /// When the first batch that is not in flight has to be given up.
+    /// When the first batch has to be given up.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        self.batches
-            .iter()
-            .filter(|b| !b.in_flight)
-            .map(|b| b.deadline)
-            .min()
+        self.batches.iter().map(|b| b.deadline).min()
     }
 
     /// When something may happen without an event from outside: a batch falls due or expires, or
@@ -329,6 +330,23 @@ impl PartitionQueue {
         config: &QueueConfig,
         now: Instant,
     ) -> Option<Taken> {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let taken = self.judge(id, verdict, config, now);
+        if self.in_flight == 0 {
+            self.settling = false;
+            self.begin_epoch();
+        }
+        taken
+    }
+
+    fn judge(
+        &mut self,
+        id: u64,
+        verdict: Verdict,
+        config: &QueueConfig,
+        now: Instant,
+    ) -> Option<Taken> {
+        // It may have been given up meanwhile.
         let at = self
             .batches
             .iter()
@@ -336,8 +354,7 @@ impl PartitionQueue {
         let is_first = at == 0;
         let batch = self.batches.get_mut(at)?;
         batch.in_flight = false;
-        self.in_flight -= 1;
-        let taken = match verdict {
+        match verdict {
             Verdict::Written(delivered) => {
                 self.failures = 0;
                 self.not_before = None;
@@ -367,22 +384,13 @@ impl PartitionQueue {
                 self.gap |= batch.sequence.is_some();
                 Some(self.finish(at, Err(error)))
             }
-        };
-        if self.in_flight == 0 {
-            self.settling = false;
-            self.begin_epoch();
         }
-        taken
     }
 
-    /// Gives up what is past its deadline and not in flight.
+    /// Gives up what is past its deadline.
     pub(crate) fn expire(&mut self, now: Instant, config: &QueueConfig) -> Vec<Taken> {
         let mut taken = Vec::new();
-        while let Some(at) = self
-            .batches
-            .iter()
-            .position(|b| !b.in_flight && b.deadline <= now)
-        {
+        while let Some(at) = self.batches.iter().position(|b| b.deadline <= now) {
             taken.push(self.give_up(at, config));
         }
         taken
@@ -390,7 +398,7 @@ impl PartitionQueue {
 
     /// Fails everything that is not answered.
     pub(crate) fn abandon(&mut self, error: &Error) -> Vec<Taken> {
-        self.in_flight = 0;
+        self.gap |= self.batches.iter().any(|b| b.sequence.is_some());
         let mut taken = Vec::new();
         while !self.batches.is_empty() {
             taken.push(self.finish(0, Err(error.clone())));

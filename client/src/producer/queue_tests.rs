@@ -348,21 +348,35 @@ fn without_idempotence_one_at_a_time_unless_nobody_answers() {
 }
 
 #[test]
-fn what_is_unsent_expires_and_what_is_in_flight_waits_for_its_answer() {
+fn what_is_past_its_deadline_is_given_up_though_an_attempt_is_under_way() {
     let mut bed = Bed::with_batches(6);
     bed.take_all();
-    bed.wait(10_000);
-    assert_eq!(
-        bed.queue.expire(bed.now, &bed.config),
-        [Taken {
-            reserved_bytes: 170
-        }]
-    );
-    assert_eq!(bed.answers()[5], Some(Err(())));
-    assert_eq!(bed.answers()[0], None);
     bed.complete(0, written(0));
-    bed.complete(1, unknown());
-    assert_eq!(bed.answers()[..2], [Some(Ok(0)), Some(Err(()))]);
+    bed.wait(10_000);
+    assert_eq!(bed.queue.next_expiry(), Some(bed.now));
+    assert_eq!(bed.queue.expire(bed.now, &bed.config).len(), 5);
+    assert_eq!(bed.answers()[0], Some(Ok(0)));
+    assert!(bed.answers()[1..].iter().all(|a| *a == Some(Err(()))));
+    // Its broker may still answer: nobody is told twice, and no memory given back twice.
+    assert_eq!(bed.complete(1, written(1)), None);
+    assert_eq!(bed.answers()[1], Some(Err(())));
+}
+
+#[test]
+fn no_epoch_begins_while_an_attempt_that_was_given_up_is_under_way() {
+    let mut bed = Bed::with_batches(1);
+    bed.take_all();
+    bed.wait(9_000);
+    bed.append(150);
+    bed.queue.close_open();
+    bed.wait(1_000);
+    assert_eq!(bed.queue.expire(bed.now, &bed.config).len(), 1);
+    assert_eq!(bed.take_all(), [(1, 7, 1)]);
+    bed.complete(1, out_of_order());
+    bed.wait(1_000);
+    assert!(bed.take_all().is_empty());
+    assert_eq!(bed.complete(0, unknown()), None);
+    assert_eq!(bed.take_with_epochs(), [(1, 7, 1, 0)]);
 }
 
 #[test]
@@ -372,4 +386,10 @@ fn abandoning_answers_everything_once() {
     assert_eq!(bed.queue.abandon(&Error::Closed).len(), 3);
     assert_eq!(bed.complete(first.batch, written(1)), None);
     assert!(bed.answers().iter().all(|a| *a == Some(Err(()))));
+    // The others' numbers are missing: what comes next finds out, and begins an epoch.
+    bed.append(190);
+    assert_eq!(bed.take_all(), [(3, 7, 1)]);
+    bed.complete(3, out_of_order());
+    bed.wait(1_000);
+    assert_eq!(bed.take_with_epochs(), [(3, 7, 1, 0)]);
 }

@@ -1,8 +1,9 @@
-//! A scripted broker: speaks the protocol over a real socket, stores batches in memory, checks
-//! sequence numbers as Kafka does, and fails when it is told to.
+//! Scripted brokers: they speak the protocol over real sockets, store batches in memory, check
+//! sequence numbers as Kafka does, and fail when they are told to. What one of a cluster stores all
+//! of them have.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -27,6 +28,7 @@ use riverrun_wire::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    task::AbortHandle,
 };
 use uuid::Uuid;
 
@@ -75,29 +77,46 @@ pub struct State {
     pub max_api_versions: i16,
     /// Requests seen, by API and version.
     pub seen: Vec<(ApiKey, i16)>,
+    /// The nodes that they were sent to.
+    pub seen_by: Vec<(i32, ApiKey)>,
+    /// Nodes that take requests and never answer.
+    pub silent: BTreeSet<i32>,
     /// Timestamps that ListOffsets was asked for, in order; -1 is the end.
     pub asked_offsets: Vec<i64>,
     pub log_start: i64,
     /// Whether partitions have no leader.
     pub is_leaderless: bool,
     next_producer_id: i64,
-    port: u16,
+    nodes: BTreeMap<i32, Node>,
+    /// Node that leads a partition, and since which epoch; the first node where nothing is said.
+    leaders: BTreeMap<i32, (i32, i32)>,
     /// The last five batches of each partition and producer id.
     sequences: BTreeMap<(i32, i64), Remembering>,
 }
 
+/// The first node of a cluster, and by it all of them.
 #[derive(Debug, Clone)]
 pub struct Broker {
     pub state: Arc<Mutex<State>>,
     pub address: String,
 }
 
+#[derive(Debug, Default)]
+struct Node {
+    port: u16,
+    /// What listens and serves.
+    tasks: Vec<AbortHandle>,
+}
+
 pub const TOPIC_ID: Uuid = Uuid::from_u128(77);
 
 impl Broker {
     pub async fn start(partitions: i32) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        Self::cluster(1, partitions).await
+    }
+
+    /// Nodes 1 and so on.
+    pub async fn cluster(nodes: i32, partitions: i32) -> Self {
         let state = Arc::new(Mutex::new(State {
             partitions,
             logs: BTreeMap::new(),
@@ -105,23 +124,69 @@ impl Broker {
             random: None,
             max_api_versions: i16::MAX,
             seen: Vec::new(),
+            seen_by: Vec::new(),
+            silent: BTreeSet::new(),
             asked_offsets: Vec::new(),
             log_start: 0,
             is_leaderless: false,
             next_producer_id: 100,
-            port,
+            nodes: BTreeMap::new(),
+            leaders: BTreeMap::new(),
             sequences: BTreeMap::new(),
         }));
-        let shared = state.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, shared.clone()));
-            }
-        });
+        let mut addresses = Vec::new();
+        for node in 1..=nodes {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            addresses.push(format!("127.0.0.1:{port}"));
+            let shared = state.clone();
+            let listens = tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let serves = tokio::spawn(serve(stream, node, shared.clone()));
+                    let mut state = shared.lock();
+                    let tasks = &mut state.nodes.get_mut(&node).unwrap().tasks;
+                    tasks.push(serves.abort_handle());
+                }
+            });
+            let tasks = vec![listens.abort_handle()];
+            state.lock().nodes.insert(node, Node { port, tasks });
+        }
         Self {
             state,
-            address: format!("127.0.0.1:{port}"),
+            address: addresses.swap_remove(0),
         }
+    }
+
+    pub fn address_of(&self, node: i32) -> String {
+        format!("127.0.0.1:{}", self.state.lock().nodes[&node].port)
+    }
+
+    /// Ends a node: its connections break, and nothing listens any more.
+    pub fn kill(&self, node: i32) {
+        let tasks = std::mem::take(&mut self.state.lock().nodes.get_mut(&node).unwrap().tasks);
+        tasks.iter().for_each(AbortHandle::abort);
+    }
+
+    /// From now on a node takes all requests and answers none.
+    pub fn silence(&self, node: i32) {
+        self.state.lock().silent.insert(node);
+    }
+
+    /// Another node leads from now on.
+    pub fn elect(&self, partition: i32, node: i32) {
+        let mut state = self.state.lock();
+        let (_, epoch) = state.leader(partition);
+        state.leaders.insert(partition, (node, epoch + 1));
+    }
+
+    /// How often a node was asked this.
+    pub fn count_at(&self, node: i32, api: ApiKey) -> usize {
+        let state = self.state.lock();
+        state
+            .seen_by
+            .iter()
+            .filter(|seen| **seen == (node, api))
+            .count()
     }
 
     pub fn script(&self, api: ApiKey, acts: impl IntoIterator<Item = Act>) {
@@ -154,14 +219,14 @@ impl Broker {
     }
 }
 
-async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
+async fn serve(mut stream: TcpStream, node: i32, state: Arc<Mutex<State>>) {
     stream.set_nodelay(true).unwrap();
     while let Ok(len) = stream.read_u32().await {
         let mut frame = BytesMut::zeroed(len as usize);
         if stream.read_exact(&mut frame).await.is_err() {
             return;
         }
-        match answer(&frame.freeze(), &state) {
+        match answer(&frame.freeze(), node, &state) {
             Reply::Bytes(bytes) => {
                 if stream.write_all(&bytes).await.is_err() {
                     return;
@@ -188,12 +253,16 @@ enum Reply {
     Drop,
 }
 
-fn answer(frame: &Bytes, state: &Mutex<State>) -> Reply {
+fn answer(frame: &Bytes, node: i32, state: &Mutex<State>) -> Reply {
     let mut reader = Reader::new(frame);
     let header = RequestHeader::decode(&mut reader).unwrap();
     let api = header.api().unwrap();
     let mut state = state.lock();
     state.seen.push((api, header.api_version));
+    state.seen_by.push((node, api));
+    if state.silent.contains(&node) {
+        return Reply::Nothing;
+    }
     let act = state.act(api);
     match act {
         Act::Drop => return Reply::Drop,
@@ -235,7 +304,7 @@ fn answer(frame: &Bytes, state: &Mutex<State>) -> Reply {
         }
         ApiKey::Produce => {
             let request: ProduceRequest = decode(&mut reader, version);
-            let response = state.produce(&request, act);
+            let response = state.produce(&request, node, act);
             match (request.acks, act) {
                 (_, Act::StoreAndDrop) => Reply::Drop,
                 (0, _) => Reply::Nothing,
@@ -243,7 +312,7 @@ fn answer(frame: &Bytes, state: &Mutex<State>) -> Reply {
             }
         }
         ApiKey::Fetch => {
-            let response = state.fetch(&decode(&mut reader, version), act);
+            let response = state.fetch(&decode(&mut reader, version), node, act);
             let empty = response
                 .responses
                 .iter()
@@ -254,7 +323,10 @@ fn answer(frame: &Bytes, state: &Mutex<State>) -> Reply {
                 other => other,
             }
         }
-        ApiKey::ListOffsets => reply(&state.list_offsets(&decode(&mut reader, version)), &header),
+        ApiKey::ListOffsets => {
+            let response = state.list_offsets(&decode(&mut reader, version), node);
+            reply(&response, &header)
+        }
         other => panic!("{} is not scripted", other.name()),
     }
 }
@@ -318,13 +390,16 @@ impl State {
                 name: Some(name.to_owned()),
                 topic_id: TOPIC_ID,
                 partitions: (0..if known { self.partitions } else { 0 })
-                    .map(|partition_index| MetadataResponsePartition {
-                        partition_index,
-                        leader_id: if self.is_leaderless { -1 } else { 1 },
-                        leader_epoch: 4,
-                        replica_nodes: vec![1],
-                        isr_nodes: vec![1],
-                        ..MetadataResponsePartition::default()
+                    .map(|partition_index| {
+                        let (leader_id, leader_epoch) = self.leader(partition_index);
+                        MetadataResponsePartition {
+                            partition_index,
+                            leader_id: if self.is_leaderless { -1 } else { leader_id },
+                            leader_epoch,
+                            replica_nodes: self.nodes.keys().copied().collect(),
+                            isr_nodes: self.nodes.keys().copied().collect(),
+                            ..MetadataResponsePartition::default()
+                        }
                     })
                     .collect(),
                 ..MetadataResponseTopic::default()
@@ -335,19 +410,28 @@ impl State {
             Some(topics) => topics.iter().filter_map(|t| t.name.clone()).collect(),
         };
         MetadataResponse {
-            brokers: vec![MetadataResponseBroker {
-                node_id: 1,
-                host: "127.0.0.1".into(),
-                port: self.port.into(),
-                rack: None,
-            }],
+            brokers: self
+                .nodes
+                .iter()
+                .map(|(node_id, node)| MetadataResponseBroker {
+                    node_id: *node_id,
+                    host: "127.0.0.1".into(),
+                    port: node.port.into(),
+                    rack: None,
+                })
+                .collect(),
             controller_id: 1,
             topics: names.iter().map(|name| topic(name)).collect(),
             ..MetadataResponse::default()
         }
     }
 
-    fn produce(&mut self, request: &ProduceRequest, act: Act) -> ProduceResponse {
+    /// Who leads a partition, and since which epoch.
+    fn leader(&self, partition: i32) -> (i32, i32) {
+        self.leaders.get(&partition).copied().unwrap_or((1, 4))
+    }
+
+    fn produce(&mut self, request: &ProduceRequest, node: i32, act: Act) -> ProduceResponse {
         let mut responses = Vec::new();
         for topic in &request.topic_data {
             let mut partition_responses = Vec::new();
@@ -358,6 +442,7 @@ impl State {
                 };
                 let outcome = match act {
                     Act::Refuse(code) => Err(code),
+                    _ if self.leader(data.index).0 != node => Err(ErrorCode::NotLeaderOrFollower),
                     _ => self.store(data.index, data.records.clone().unwrap().into_bytes()),
                 };
                 match (outcome, act) {
@@ -425,7 +510,7 @@ impl State {
             }
         }
         let mut stored = BytesMut::from(&bytes[..]);
-        stamp(&mut stored, end, 4);
+        stamp(&mut stored, end, self.leader(partition).1);
         self.logs
             .entry(partition)
             .or_default()
@@ -438,7 +523,7 @@ impl State {
         last.map_or(0, |b| BatchView::parse(b).unwrap().next_offset())
     }
 
-    fn fetch(&self, request: &FetchRequest, act: Act) -> FetchResponse {
+    fn fetch(&self, request: &FetchRequest, node: i32, act: Act) -> FetchResponse {
         let mut responses = Vec::new();
         for topic in &request.topics {
             let mut partitions = Vec::new();
@@ -457,6 +542,9 @@ impl State {
                     Act::Diverge(offset) => {
                         data.diverging_epoch.epoch = 3;
                         data.diverging_epoch.end_offset = offset;
+                    }
+                    _ if self.leader(asked.partition).0 != node => {
+                        data.error_code = ErrorCode::NotLeaderOrFollower.number();
                     }
                     _ if out_of_range => data.error_code = ErrorCode::OffsetOutOfRange.number(),
                     _ => data.records = Some(self.read(asked.partition, asked.fetch_offset, act)),
@@ -499,10 +587,18 @@ impl State {
         Records::from(bytes.freeze())
     }
 
-    fn list_offsets(&mut self, request: &ListOffsetsRequest) -> ListOffsetsResponse {
+    fn list_offsets(&mut self, request: &ListOffsetsRequest, node: i32) -> ListOffsetsResponse {
         let asked = request.topics.iter().flat_map(|t| &t.partitions);
         self.asked_offsets.extend(asked.map(|p| p.timestamp));
         let partition = |p: &riverrun_wire::api::list_offsets::ListOffsetsPartition| {
+            let (leader, leader_epoch) = self.leader(p.partition_index);
+            if leader != node {
+                return ListOffsetsPartitionResponse {
+                    partition_index: p.partition_index,
+                    error_code: ErrorCode::NotLeaderOrFollower.number(),
+                    ..ListOffsetsPartitionResponse::default()
+                };
+            }
             ListOffsetsPartitionResponse {
                 partition_index: p.partition_index,
                 offset: match p.timestamp {
@@ -510,7 +606,7 @@ impl State {
                     -1 => self.end(p.partition_index),
                     _ => -1,
                 },
-                leader_epoch: 4,
+                leader_epoch,
                 ..ListOffsetsPartitionResponse::default()
             }
         };
