@@ -387,29 +387,39 @@ impl Client {
             .clone()
     }
 
-    /// Ends, with an error, when another node leads one of these partitions. Metadata is asked for
-    /// as long as that is not so: whoever waits for this waits for an answer of `node` that does not
-    /// come.
+    /// Ends, with an error, when another node leads one of these partitions; see
+    /// [`Client::succeeded`].
     pub(crate) async fn deposed(&self, node: i32, places: &[(Arc<str>, i32)]) -> Error {
         let topics: BTreeSet<String> = places.iter().map(|(topic, _)| topic.to_string()).collect();
         let topics: Vec<String> = topics.into_iter().collect();
-        let leads_elsewhere = |(topic, partition): &(Arc<str>, i32)| {
-            let topic = self.known_topic(topic)?;
-            topic
-                .partition(*partition)?
-                .leader
-                .filter(|leader| *leader != node)
+        let leader = |(topic, partition): &(Arc<str>, i32)| {
+            self.known_topic(topic)?.partition(*partition)?.leader
         };
+        self.succeeded(node, &topics, || {
+            places.iter().filter_map(leader).any(|leads| leads != node)
+        })
+        .await
+    }
+
+    /// Ends, with an error, when metadata says that another node has come in the place of this one.
+    /// Metadata is asked for as long as that is not so: whoever waits for this waits for an answer of
+    /// `node` that does not come.
+    async fn succeeded(
+        &self,
+        node: i32,
+        topics: &[String],
+        has_successor: impl Fn() -> bool,
+    ) -> Error {
         loop {
             let seen = self.generation();
             sleep(self.shared.config.unresponsive_after).await;
             let broker = self.broker(node);
             let broker = broker.map_or_else(|| format!("node {node}"), |b| b.address());
             self.distrust(broker.clone());
-            if let Err(error) = self.refresh(&topics, false, Some(seen)).await {
+            if let Err(error) = self.refresh(topics, false, Some(seen)).await {
                 tracing::debug!(%error, broker, "a broker is silent, and no other answers");
             }
-            if places.iter().any(|place| leads_elsewhere(place).is_some()) {
+            if has_successor() {
                 return Error::Deposed { broker };
             }
         }
@@ -420,15 +430,21 @@ impl Client {
         if self.generation() == 0 {
             self.refresh(&[], false, Some(0)).await?;
         }
+        let within = self.shared.config.request_timeout;
         // Asked of several, a change that the first is still busy with would be refused by the
         // second.
-        let connection = match self.controller() {
-            Some(node) => self.node(node, Lane::General).await?,
-            None => self.any().await?,
+        let Some(node) = self.controller() else {
+            return self.any().await?.call(request, within).await;
         };
-        connection
-            .call(request, self.shared.config.request_timeout)
-            .await
+        let answer = async {
+            let connection = self.node(node, Lane::General).await?;
+            connection.call(request, within).await
+        };
+        let has_successor = || self.controller().is_some_and(|leads| leads != node);
+        tokio::select! {
+            answer = answer => answer,
+            silent = self.succeeded(node, &[], has_successor) => Err(silent),
+        }
     }
 
     /// Asks any broker, and another one as long as there is time.

@@ -436,6 +436,13 @@ impl Broker {
             .map_err(|_| ProduceError::NotLeader)
     }
 
+    /// Waits until another node than this one leads the controller's group.
+    pub(crate) async fn until_controller_is_not(&self, node: i32) {
+        let other = |leader: &i32| *leader >= 0 && *leader != node;
+        self.until(|| Some(self.controller_node()).filter(other))
+            .await;
+    }
+
     /// Waits until a look at the partitions is satisfied.
     async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
         self.led_waiters.fetch_add(1, Ordering::SeqCst);

@@ -54,14 +54,15 @@ pub(crate) enum ChangeError {
     Stopping,
 }
 
-/// Has the node that leads group 0 write a batch of commands; gives its offset.
+/// Has the node that leads group 0 write a batch of commands; gives its offset. It is not waited for
+/// when another one leads by now.
 async fn forward(broker: &Broker, leader: i32, batch: Bytes) -> Result<i64, ChangeError> {
     let question = Question::Propose(Propose { batch });
     let callee = Callee::Node(leader);
-    let answer = broker
-        .peers()
-        .call(callee, question.into_bytes(), APPLY_WAIT)
-        .await;
+    let answer = tokio::select! {
+        answer = broker.peers().call(callee, question.into_bytes(), APPLY_WAIT) => answer,
+        () = broker.until_controller_is_not(leader) => return Err(ProduceError::NotLeader.into()),
+    };
     match answer.map(Reply::from_bytes) {
         Ok(Some(Reply::Proposed(proposed))) => Ok(proposed.base_offset),
         Ok(Some(Reply::Refused(refused))) => match refused.code {

@@ -3,6 +3,7 @@
 mod clients;
 mod events;
 mod founding;
+mod frozen;
 mod fsync;
 mod kill_loop;
 mod loss;
@@ -56,6 +57,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(
             "cluster::a_directory_of_another_cluster_is_refused",
             strangers::another_clusters_directory_is_refused,
+        ),
+        trial(
+            "cluster::our_client_does_without_a_frozen_node",
+            frozen::our_client_does_without_it,
+        ),
+        trial(
+            "cluster::a_change_is_made_without_a_frozen_controller",
+            frozen::a_change_is_made_without_the_controller,
         ),
         trial(
             "cluster::a_topic_deleted_while_a_node_is_away_stays_deleted",

@@ -294,6 +294,12 @@ impl Node {
         Ok(())
     }
 
+    /// SIGSTOP: the process keeps its connections and does nothing any more.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        let child = self.child.as_ref().context("the broker is not running")?;
+        Ok(kill_process(Pid::from_child(child), Signal::STOP)?)
+    }
+
     /// SIGTERM, and waits for the end.
     pub(crate) fn stop(&mut self) -> Result<ExitStatus> {
         let mut child = self.child.take().context("the broker is not running")?;
