@@ -211,8 +211,7 @@ impl Client {
         seen: Option<u64>,
     ) -> Result<BTreeMap<String, ErrorCode>> {
         let _alone = self.shared.refreshing.lock().await;
-        let picture = |p: &Picture| seen.is_some_and(|seen| p.is_newer(topics, seen));
-        if picture(&self.shared.picture.lock()) {
+        if seen.is_some_and(|seen| self.shared.picture.lock().is_newer(topics, seen)) {
             return Ok(BTreeMap::new());
         }
         let named = |name: &String| MetadataRequestTopic {
@@ -401,8 +400,8 @@ impl Client {
         .await
     }
 
-    /// Ends, with an error, when metadata says that another node has come in the place of this one.
-    /// Metadata is asked for as long as that is not so: whoever waits for this waits for an answer of
+    /// Ends, with an error, when by the cluster's metadata another node has come in the place of this
+    /// one. Metadata is asked for as long as that is not so: whoever waits for this waits for an answer of
     /// `node` that does not come.
     async fn succeeded(
         &self,
@@ -440,10 +439,10 @@ impl Client {
             let connection = self.node(node, Lane::General).await?;
             connection.call(request, within).await
         };
-        let has_successor = || self.controller().is_some_and(|leads| leads != node);
+        // That another one is named says nothing: brokers of Kafka name any that lives.
         tokio::select! {
             answer = answer => answer,
-            silent = self.succeeded(node, &[], has_successor) => Err(silent),
+            silent = self.succeeded(node, &[], || self.broker(node).is_none()) => Err(silent),
         }
     }
 

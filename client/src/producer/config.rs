@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Most batches of one producer and partition that a broker remembers.
-const IDEMPOTENT_IN_FLIGHT: usize = 5;
+pub(super) const BATCHES_REMEMBERED: u64 = 5;
 
 #[derive(Debug, Clone)]
 pub(crate) struct QueueConfig {
@@ -37,7 +37,7 @@ impl QueueConfig {
         if producer.max_in_flight == 0 {
             return refuse("max_in_flight must be at least 1");
         }
-        if producer.idempotence && producer.max_in_flight > IDEMPOTENT_IN_FLIGHT {
+        if producer.idempotence && producer.max_in_flight as u64 > BATCHES_REMEMBERED {
             return refuse(
                 "idempotence needs max_in_flight of at most 5: brokers remember that many batches",
             );

@@ -7,7 +7,9 @@
 //! sent and keeps it, so a broker knows a retry. When one of several batches in flight has to be
 //! sent again, nothing more leaves until all of them are answered; then what is left goes out
 //! again in order. A batch behind a failed one is refused by the broker (out of order) and simply
-//! goes again.
+//! goes again. A broker knows the last five batches of a producer: while the first batch here may have
+//! been stored without an answer, no more than four behind it are sent, answered or not, so that its
+//! retry is known.
 //!
 //! **A gap.** When a batch that had a number is given up, the broker may be waiting for that number
 //! for ever. The batches behind it are still tried with theirs: had the lost one been stored, they
@@ -27,7 +29,7 @@ use riverrun_record::{BatchBuilder, Compression, Header, increment_sequence};
 use tokio::time::Instant;
 
 use super::{
-    config::QueueConfig,
+    config::{BATCHES_REMEMBERED, QueueConfig},
     delivery::{Delivered, DeliveryCell},
 };
 use crate::error::Error;
@@ -413,7 +415,17 @@ impl PartitionQueue {
     fn may_send_but_for_time(&self, config: &QueueConfig) -> bool {
         let ordered = config.idempotence || !config.answered || self.in_flight == 0;
         let known = !config.idempotence || (self.identity.is_some() && !self.wants_identity);
-        !self.settling && ordered && known && self.in_flight < config.max_in_flight
+        let remembered = !config.idempotence || self.is_remembered_behind();
+        !self.settling && ordered && known && remembered && self.in_flight < config.max_in_flight
+    }
+
+    /// Whether brokers still know the first batch when they have stored the next one to be sent.
+    fn is_remembered_behind(&self) -> bool {
+        let first = self.batches.front().map_or(0, |first| first.id);
+        self.batches
+            .iter()
+            .find(|b| !b.in_flight)
+            .is_none_or(|next| next.id < first + BATCHES_REMEMBERED)
     }
 
     /// Sends a batch again, after a pause, unless its time is up.

@@ -210,6 +210,28 @@ fn after_a_failure_all_in_flight_are_awaited_then_sent_again_in_order() {
 }
 
 #[test]
+fn no_more_is_sent_behind_a_batch_of_unknown_fate_than_brokers_remember() {
+    let mut bed = Bed::with_batches(8);
+    assert_eq!(bed.take_all().len(), 5);
+    bed.complete(0, unknown());
+    for batch in 1..5 {
+        bed.complete(batch, written(batch.cast_signed()));
+    }
+    for _ in 0..2 {
+        bed.wait(1_000);
+        // A sixth batch would make the broker forget this one, which it may have stored.
+        assert_eq!(bed.take_all(), [(0, 7, 0)]);
+        let next = bed.queue.next_event(&bed.config, bed.now);
+        assert_eq!(next, bed.queue.next_expiry(), "nothing to do before");
+        bed.complete(0, unknown());
+    }
+    bed.wait(1_000);
+    bed.take_all();
+    bed.complete(0, written(0));
+    assert_eq!(bed.take_all(), [(5, 7, 5), (6, 7, 6), (7, 7, 7)]);
+}
+
+#[test]
 fn pauses_grow_up_to_their_limit() {
     let mut bed = Bed::with_batches(1);
     for pause in [100, 200, 400, 800, 1_000, 1_000] {

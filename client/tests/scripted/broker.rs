@@ -14,10 +14,11 @@ use riverrun_record::{BatchView, batches, increment_sequence, stamp};
 use riverrun_wire::{
     ApiKey, Decode, ErrorCode, Message, Reader, Records, RequestHeader,
     api::{
-        ApiVersionsResponse, FetchRequest, FetchResponse, InitProducerIdResponse,
-        ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceRequest,
-        ProduceResponse,
+        ApiVersionsResponse, DeleteTopicsRequest, DeleteTopicsResponse, FetchRequest,
+        FetchResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
+        MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse,
         api_versions::ApiVersion,
+        delete_topics::DeletableTopicResult,
         fetch::{FetchableTopicResponse, PartitionData},
         list_offsets::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
         metadata::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
@@ -81,6 +82,8 @@ pub struct State {
     pub seen_by: Vec<(i32, ApiKey)>,
     /// Nodes that take requests and never answer.
     pub silent: BTreeSet<i32>,
+    /// Nodes that are no longer among the brokers.
+    pub fenced: BTreeSet<i32>,
     /// Timestamps that ListOffsets was asked for, in order; -1 is the end.
     pub asked_offsets: Vec<i64>,
     pub log_start: i64,
@@ -126,6 +129,7 @@ impl Broker {
             seen: Vec::new(),
             seen_by: Vec::new(),
             silent: BTreeSet::new(),
+            fenced: BTreeSet::new(),
             asked_offsets: Vec::new(),
             log_start: 0,
             is_leaderless: false,
@@ -327,6 +331,19 @@ fn answer(frame: &Bytes, node: i32, state: &Mutex<State>) -> Reply {
             let response = state.list_offsets(&decode(&mut reader, version), node);
             reply(&response, &header)
         }
+        ApiKey::DeleteTopics => {
+            let request: DeleteTopicsRequest = decode(&mut reader, version);
+            let deleted = |name| DeletableTopicResult {
+                name: Some(name),
+                ..DeletableTopicResult::default()
+            };
+            let names = request.topics.into_iter().filter_map(|t| t.name);
+            let response = DeleteTopicsResponse {
+                responses: names.map(deleted).collect(),
+                ..DeleteTopicsResponse::default()
+            };
+            reply(&response, &header)
+        }
         other => panic!("{} is not scripted", other.name()),
     }
 }
@@ -411,8 +428,7 @@ impl State {
         };
         MetadataResponse {
             brokers: self
-                .nodes
-                .iter()
+                .brokers()
                 .map(|(node_id, node)| MetadataResponseBroker {
                     node_id: *node_id,
                     host: "127.0.0.1".into(),
@@ -420,10 +436,15 @@ impl State {
                     rack: None,
                 })
                 .collect(),
-            controller_id: 1,
+            controller_id: self.brokers().next().map_or(-1, |(node_id, _)| *node_id),
             topics: names.iter().map(|name| topic(name)).collect(),
             ..MetadataResponse::default()
         }
+    }
+
+    fn brokers(&self) -> impl Iterator<Item = (&i32, &Node)> {
+        let nodes = self.nodes.iter();
+        nodes.filter(|(node_id, _)| !self.fenced.contains(node_id))
     }
 
     /// Who leads a partition, and since which epoch.

@@ -291,6 +291,25 @@ async fn offsets_are_asked_of_the_leader_of_the_day() {
     assert_eq!(listed[&place()].leader_epoch, Some(6));
 }
 
+#[tokio::test]
+async fn a_silent_controller_is_left_when_it_is_no_longer_a_broker() {
+    let broker = Broker::cluster(2, 1).await;
+    let client = acquainted(patient(&broker)).await;
+    broker.silence(1);
+    let fenced = async {
+        // Not as soon as it is silent: it may be busy with the change.
+        while broker.count_at(2, ApiKey::Metadata) < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(broker.count_at(2, ApiKey::DeleteTopics), 0);
+        broker.state.lock().fenced.insert(1);
+    };
+    let names = ["t".to_owned()];
+    let (deleted, ()) = soon(async { tokio::join!(client.delete_topics(&names), fenced) }).await;
+    assert!(deleted.unwrap().iter().all(|(_, outcome)| outcome.is_ok()));
+    assert_eq!(broker.count_at(2, ApiKey::DeleteTopics), 1);
+}
+
 /// Every error code that a broker may answer a Produce with, by what becomes of the record.
 #[tokio::test]
 async fn what_is_worth_a_retry_is_sent_again_and_nothing_else_is() {
