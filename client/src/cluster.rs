@@ -386,27 +386,44 @@ impl Client {
             .clone()
     }
 
-    /// Ends, with an error, when another node leads one of these partitions; see
-    /// [`Client::succeeded`].
-    pub(crate) async fn deposed(&self, node: i32, places: &[(Arc<str>, i32)]) -> Error {
-        let topics: BTreeSet<String> = places.iter().map(|(topic, _)| topic.to_string()).collect();
-        let topics: Vec<String> = topics.into_iter().collect();
-        let leader = |(topic, partition): &(Arc<str>, i32)| {
-            self.known_topic(topic)?.partition(*partition)?.leader
+    /// Waits for an answer of `node` about these partitions, until that node is silent while another
+    /// one leads one of them. It may take as long as is `allowed` before it counts as silent. The
+    /// partitions are asked for only then.
+    pub(crate) async fn unless_deposed<T>(
+        &self,
+        node: i32,
+        allowed: Duration,
+        places: impl Fn() -> Vec<(Arc<str>, i32)>,
+        answer: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let topics = || {
+            let names = places().into_iter().map(|(topic, _)| topic.to_string());
+            names.collect::<BTreeSet<_>>().into_iter().collect()
         };
-        self.succeeded(node, &topics, || {
-            places.iter().filter_map(leader).any(|leads| leads != node)
-        })
-        .await
+        let leader = |(topic, partition): (Arc<str>, i32)| {
+            self.known_topic(&topic)?.partition(partition)?.leader
+        };
+        let leads_elsewhere = || {
+            let mut leaders = places().into_iter().filter_map(leader);
+            leaders.any(|leads| leads != node)
+        };
+        let silent = async {
+            sleep(allowed).await;
+            self.succeeded(node, topics, leads_elsewhere).await
+        };
+        tokio::select! {
+            answer = answer => answer,
+            silent = silent => Err(silent),
+        }
     }
 
-    /// Ends, with an error, when by the cluster's metadata another node has come in the place of this
-    /// one. Metadata is asked for as long as that is not so: whoever waits for this waits for an answer of
-    /// `node` that does not come.
+    /// Ends, with an error, when by the cluster's metadata another node has come in the place of
+    /// this one. Metadata is asked for as long as that is not so: whoever waits for this waits for
+    /// an answer of `node` that does not come.
     async fn succeeded(
         &self,
         node: i32,
-        topics: &[String],
+        topics: impl Fn() -> Vec<String>,
         has_successor: impl Fn() -> bool,
     ) -> Error {
         loop {
@@ -415,7 +432,7 @@ impl Client {
             let broker = self.broker(node);
             let broker = broker.map_or_else(|| format!("node {node}"), |b| b.address());
             self.distrust(broker.clone());
-            if let Err(error) = self.refresh(topics, false, Some(seen)).await {
+            if let Err(error) = self.refresh(&topics(), false, Some(seen)).await {
                 tracing::debug!(%error, broker, "a broker is silent, and no other answers");
             }
             if has_successor() {
@@ -442,7 +459,7 @@ impl Client {
         // That another one is named says nothing: brokers of Kafka name any that lives.
         tokio::select! {
             answer = answer => answer,
-            silent = self.succeeded(node, &[], || self.broker(node).is_none()) => Err(silent),
+            silent = self.succeeded(node, Vec::new, || self.broker(node).is_none()) => Err(silent),
         }
     }
 

@@ -436,7 +436,7 @@ impl Broker {
             .map_err(|_| ProduceError::NotLeader)
     }
 
-    /// Waits until another node than this one leads the controller's group.
+    /// Waits until a node other than `node` leads the controller's group.
     pub(crate) async fn until_controller_is_not(&self, node: i32) {
         let other = |leader: &i32| *leader >= 0 && *leader != node;
         self.until(|| Some(self.controller_node()).filter(other))

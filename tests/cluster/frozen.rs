@@ -1,12 +1,13 @@
 //! A node that is frozen: its connections stay open, and nothing comes out of them.
 
+use super::ours::{client, runtime};
 use super::trio::Trio;
 use crate::fsync::requests::Connection;
 use crate::kafka::{create_topic, unique};
 use anyhow::{Context, Result, ensure};
 use riverrun_client::{
-    Client, ClientConfig, Consumer, ConsumerConfig, NewTopic, Producer, ProducerConfig,
-    ProducerRecord, Start, TopicPartition,
+    Consumer, ConsumerConfig, NewTopic, Producer, ProducerConfig, ProducerRecord, Start,
+    TopicPartition,
 };
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -30,10 +31,7 @@ fn goes_on(trio: &mut Trio) -> Result<()> {
     let frozen = trio.controller()?;
     let leads = (0..PARTITIONS.try_into()?).any(|p| seen.leader(p) == Some(frozen));
     ensure!(leads, "node {frozen} leads nothing");
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(all_through(trio, &topic, frozen))
+    runtime()?.block_on(all_through(trio, &topic, frozen))
 }
 
 /// Whoever is asked for a change has it made by the next one to lead the controller's group.
@@ -59,7 +57,7 @@ fn changed(trio: &mut Trio) -> Result<()> {
 }
 
 async fn all_through(trio: &mut Trio, topic: &str, frozen: i32) -> Result<()> {
-    let client = Client::new(ClientConfig::new(trio.brokers().split(',')))?;
+    let client = client(&trio.brokers())?;
     let producer = Producer::new(client.clone(), ProducerConfig::default())?;
     let mut consumer = Consumer::new(client.clone(), ConsumerConfig::default())?;
     let places = (0..PARTITIONS).map(|p| TopicPartition::new(topic, p));

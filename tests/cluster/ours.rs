@@ -20,11 +20,11 @@ use tokio::sync::mpsc;
 /// Between two bursts.
 const PAUSE: Duration = Duration::from_millis(10);
 
-fn client(brokers: &str) -> Result<Client> {
+pub(super) fn client(brokers: &str) -> Result<Client> {
     Ok(Client::new(ClientConfig::new(brokers.split(',')))?)
 }
 
-fn runtime() -> Result<Runtime> {
+pub(super) fn runtime() -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?)

@@ -1,6 +1,6 @@
 //! Which offset stands where: at the start, the end, a time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use riverrun_wire::{
     ErrorCode,
@@ -174,14 +174,14 @@ impl Client {
             let connection = self.node(node, Lane::General).await?;
             connection.call(&request, within).await
         };
-        let places: Vec<_> = asked
-            .iter()
-            .map(|(place, ..)| (place.topic.as_str().into(), place.partition))
-            .collect();
-        tokio::select! {
-            answer = answer => answer,
-            silent = self.deposed(node, &places) => Err(silent),
-        }
+        let places = || {
+            let places = asked.iter().map(|(place, ..)| place);
+            places
+                .map(|p| (p.topic.as_str().into(), p.partition))
+                .collect()
+        };
+        self.unless_deposed(node, Duration::ZERO, places, answer)
+            .await
     }
 
     fn read_offsets(

@@ -63,17 +63,14 @@ pub(super) async fn fetch(
     asked: &[Asked],
     config: &ConsumerConfig,
 ) -> Result<BTreeMap<TopicPartition, Told>> {
-    let places = asked.iter().map(|a| (a.topic.clone(), a.place.partition));
-    let places: Vec<_> = places.collect();
-    let silent = async {
-        // It may wait that long for records.
-        tokio::time::sleep(config.fetch_max_wait).await;
-        client.deposed(node, &places).await
+    let places = || {
+        let places = asked.iter().map(|a| (a.topic.clone(), a.place.partition));
+        places.collect()
     };
-    tokio::select! {
-        told = ask(client, node, asked, config) => told,
-        silent = silent => Err(silent),
-    }
+    let told = ask(client, node, asked, config);
+    client
+        .unless_deposed(node, config.fetch_max_wait, places, told)
+        .await
 }
 
 async fn ask(

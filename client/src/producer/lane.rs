@@ -2,7 +2,7 @@
 //! given up, as one of which nobody knows what became, when its broker is silent and another one
 //! leads by now.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use riverrun_wire::{
@@ -66,20 +66,16 @@ pub(super) async fn run(
             let connection = shared.client.node(node, Lane::Produce).await?;
             send(&connection, &shared, &job).await
         };
-        let places = job.places();
-        let sent = tokio::select! {
-            sent = sent => sent,
-            silent = shared.client.deposed(node, &places) => Err(silent),
-        };
-        match sent {
+        let client = &shared.client;
+        let sent = client.unless_deposed(node, Duration::ZERO, || job.places(), sent);
+        match sent.await {
             Ok(Some(awaited)) => {
                 let (shared, events) = (shared.clone(), events.clone());
                 tokio::spawn(async move {
-                    let answer = tokio::select! {
-                        answer = awaited.answer() => answer,
-                        silent = shared.client.deposed(node, &places) => Err(silent),
-                    };
-                    let answered = match answer {
+                    let (client, answer) = (&shared.client, awaited.answer());
+                    let answer =
+                        client.unless_deposed(node, Duration::ZERO, || job.places(), answer);
+                    let answered = match answer.await {
                         Ok(response) => read(&job, response, node, &shared),
                         Err(error) => failed(&job, &error, node),
                     };

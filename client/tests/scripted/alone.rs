@@ -268,8 +268,8 @@ async fn an_older_broker_is_asked_again_in_a_version_it_knows() {
             .lock()
             .seen
             .iter()
-            .filter(|(api, _)| *api == ApiKey::ApiVersions)
-            .map(|s| s.1)
+            .filter(|(_, api, _)| *api == ApiKey::ApiVersions)
+            .map(|s| s.2)
             .collect::<Vec<_>>();
         assert_eq!(asked, [newest, max]);
     }

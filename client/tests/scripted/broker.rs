@@ -29,6 +29,7 @@ use riverrun_wire::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::AbortHandle,
 };
 use uuid::Uuid;
@@ -76,10 +77,10 @@ pub struct State {
     pub random: Option<u64>,
     /// The newest ApiVersions that is understood.
     pub max_api_versions: i16,
-    /// Requests seen, by API and version.
-    pub seen: Vec<(ApiKey, i16)>,
-    /// The nodes that they were sent to.
-    pub seen_by: Vec<(i32, ApiKey)>,
+    /// Requests seen: the node that was asked, the API and its version.
+    pub seen: Vec<(i32, ApiKey, i16)>,
+    /// Tells of each of them.
+    asked: Arc<Notify>,
     /// Nodes that take requests and never answer.
     pub silent: BTreeSet<i32>,
     /// Nodes that are no longer among the brokers.
@@ -127,7 +128,7 @@ impl Broker {
             random: None,
             max_api_versions: i16::MAX,
             seen: Vec::new(),
-            seen_by: Vec::new(),
+            asked: Arc::default(),
             silent: BTreeSet::new(),
             fenced: BTreeSet::new(),
             asked_offsets: Vec::new(),
@@ -186,11 +187,22 @@ impl Broker {
     /// How often a node was asked this.
     pub fn count_at(&self, node: i32, api: ApiKey) -> usize {
         let state = self.state.lock();
-        state
-            .seen_by
-            .iter()
-            .filter(|seen| **seen == (node, api))
-            .count()
+        let asked = |seen: &&(i32, ApiKey, i16)| (seen.0, seen.1) == (node, api);
+        state.seen.iter().filter(asked).count()
+    }
+
+    /// Waits until a node has been asked this so many times.
+    pub async fn until_asked(&self, node: i32, api: ApiKey, count: usize) {
+        let asked = self.state.lock().asked.clone();
+        loop {
+            // Registered before the look, so that none between look and wait is missed.
+            let mut next = std::pin::pin!(asked.notified());
+            next.as_mut().enable();
+            if self.count_at(node, api) >= count {
+                return;
+            }
+            next.await;
+        }
     }
 
     pub fn script(&self, api: ApiKey, acts: impl IntoIterator<Item = Act>) {
@@ -218,7 +230,7 @@ impl Broker {
             .lock()
             .seen
             .iter()
-            .filter(|(seen, _)| *seen == api)
+            .filter(|(_, seen, _)| *seen == api)
             .count()
     }
 }
@@ -262,8 +274,8 @@ fn answer(frame: &Bytes, node: i32, state: &Mutex<State>) -> Reply {
     let header = RequestHeader::decode(&mut reader).unwrap();
     let api = header.api().unwrap();
     let mut state = state.lock();
-    state.seen.push((api, header.api_version));
-    state.seen_by.push((node, api));
+    state.seen.push((node, api, header.api_version));
+    state.asked.notify_waiters();
     if state.silent.contains(&node) {
         return Reply::Nothing;
     }

@@ -11,7 +11,7 @@ use riverrun_wire::ApiKey;
 use super::{
     assert_each_once_in_order,
     broker::{Act, Broker},
-    config, filled, offsets, place, producer, read, send, send_all,
+    config, consumer, filled, offsets, place, producer, read, reading, send, send_all,
 };
 
 /// Far above what a test takes: whoever waits for it has failed.
@@ -40,14 +40,25 @@ async fn acquainted(config: ClientConfig) -> Client {
     client
 }
 
-async fn reading(client: Client, start: Start) -> Consumer {
-    let config = ConsumerConfig {
-        fetch_max_wait: Duration::from_millis(20),
-        ..ConsumerConfig::default()
+/// A client, a producer and a consumer that have been served, and take little time to give up.
+async fn at_work(broker: &Broker) -> (Client, Producer, Consumer) {
+    let config = ClientConfig {
+        operation_timeout: Duration::from_millis(300),
+        ..patient(broker)
     };
-    let mut consumer = Consumer::new(client, config).unwrap();
-    consumer.assign([(place(), start)]).await.unwrap();
-    consumer
+    let client = acquainted(config).await;
+    let mut consumer = reading(client.clone(), Start::Beginning, ConsumerConfig::default()).await;
+    let producing = ProducerConfig {
+        delivery_timeout: Duration::from_millis(300),
+        ack_timeout: TOO_LONG,
+        ..super::config()
+    };
+    let producer = Producer::new(client.clone(), producing).unwrap();
+    soon(send(&producer, 0, "before".to_owned()).await.wait())
+        .await
+        .unwrap();
+    soon(consumer.next()).await.unwrap();
+    (client, producer, consumer)
 }
 
 /// Runs something that has to end long before a request is given up.
@@ -94,21 +105,7 @@ async fn a_silent_broker_is_passed_over_and_asked_last_from_then_on() {
 #[tokio::test]
 async fn when_no_broker_is_left_that_is_said_in_time() {
     let broker = Broker::cluster(2, 1).await;
-    let config = ClientConfig {
-        operation_timeout: Duration::from_millis(300),
-        ..patient(&broker)
-    };
-    let client = acquainted(config.clone()).await;
-    let mut consumer = reading(client.clone(), Start::Beginning).await;
-    let producing = ProducerConfig {
-        delivery_timeout: Duration::from_millis(300),
-        ..super::config()
-    };
-    let producer = Producer::new(client.clone(), producing).unwrap();
-    soon(send(&producer, 0, "before".to_owned()).await.wait())
-        .await
-        .unwrap();
-    soon(consumer.next()).await.unwrap();
+    let (client, producer, mut consumer) = at_work(&broker).await;
     broker.kill(1);
     broker.kill(2);
     let error = soon(client.describe_topic("t")).await.unwrap_err();
@@ -136,22 +133,7 @@ async fn when_no_broker_is_left_that_is_said_in_time() {
 #[tokio::test]
 async fn when_all_brokers_are_silent_that_is_said_in_time() {
     let broker = Broker::cluster(2, 1).await;
-    let config = ClientConfig {
-        operation_timeout: Duration::from_millis(300),
-        ..patient(&broker)
-    };
-    let client = acquainted(config).await;
-    let mut consumer = reading(client.clone(), Start::Beginning).await;
-    let producing = ProducerConfig {
-        delivery_timeout: Duration::from_millis(300),
-        ack_timeout: TOO_LONG,
-        ..super::config()
-    };
-    let producer = Producer::new(client.clone(), producing).unwrap();
-    soon(send(&producer, 0, "before".to_owned()).await.wait())
-        .await
-        .unwrap();
-    soon(consumer.next()).await.unwrap();
+    let (client, producer, _consumer) = at_work(&broker).await;
     broker.silence(1);
     broker.silence(2);
     let begun = Instant::now();
@@ -230,9 +212,7 @@ async fn a_producer_leaves_a_silent_leader_when_another_one_leads() {
     for n in 40..60 {
         deliveries.push(send(&producer, 0, format!("value {n}")).await);
     }
-    while broker.count_at(3, ApiKey::ApiVersions) == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    soon(broker.until_asked(3, ApiKey::ApiVersions, 1)).await;
     broker.elect(0, 2);
     soon(producer.flush()).await;
     assert_eq!(offsets(deliveries).await, (0..60).collect::<Vec<i64>>());
@@ -251,15 +231,10 @@ async fn a_consumer_goes_on_at_its_offset_under_every_new_leader() {
     .await;
     // Little is fetched ahead, so that each leader serves a part.
     let config = ConsumerConfig {
-        fetch_max_wait: Duration::from_millis(20),
         prefetch_bytes: 1,
         ..ConsumerConfig::default()
     };
-    let mut consumer = Consumer::new(client(&broker), config).unwrap();
-    consumer
-        .assign([(place(), Start::Beginning)])
-        .await
-        .unwrap();
+    let mut consumer = reading(client(&broker), Start::Beginning, config).await;
     let mut read_ = soon(read(&mut consumer, 50)).await;
     broker.kill(1);
     broker.elect(0, 2);
@@ -298,9 +273,7 @@ async fn a_silent_controller_is_left_when_it_is_no_longer_a_broker() {
     broker.silence(1);
     let fenced = async {
         // Not as soon as it is silent: it may be busy with the change.
-        while broker.count_at(2, ApiKey::Metadata) < 3 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        broker.until_asked(2, ApiKey::Metadata, 3).await;
         assert_eq!(broker.count_at(2, ApiKey::DeleteTopics), 0);
         broker.state.lock().fenced.insert(1);
     };
@@ -354,7 +327,7 @@ async fn what_is_worth_a_retry_is_fetched_again_and_nothing_else_is() {
     for code in ErrorCode::ALL {
         let broker = filled(5).await;
         broker.script(ApiKey::Fetch, [Act::Refuse(*code)]);
-        let mut consumer = reading(super::client(&broker), Start::Beginning).await;
+        let mut consumer = consumer(&broker, Start::Beginning, ConsumerConfig::default()).await;
         let name = code.name();
         // Whether the offset is there is asked of the leader, who has it.
         let asked_again = code.is_retriable() && *code != ErrorCode::CorruptMessage

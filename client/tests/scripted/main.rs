@@ -91,11 +91,15 @@ fn place() -> TopicPartition {
 }
 
 async fn consumer(broker: &Broker, start: Start, config: ConsumerConfig) -> Consumer {
+    reading(client(broker), start, config).await
+}
+
+async fn reading(client: Client, start: Start, config: ConsumerConfig) -> Consumer {
     let config = ConsumerConfig {
         fetch_max_wait: Duration::from_millis(20),
         ..config
     };
-    let mut consumer = Consumer::new(client(broker), config).unwrap();
+    let mut consumer = Consumer::new(client, config).unwrap();
     consumer.assign([(place(), start)]).await.unwrap();
     consumer
 }
