@@ -146,6 +146,36 @@ pub struct Progress {
     pub lagging_ticks: u32,
 }
 
+/// What a ready leader says of its group, after it was asked and a majority has confirmed that it leads
+/// still (R9, L5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word {
+    /// The group.
+    pub group: u64,
+    /// The leader's term.
+    pub term: u64,
+    /// Whether a change of the members is under way: a joint configuration, or a change that is not applied.
+    pub changing: bool,
+    /// The voters of its applied configuration, the leader among them.
+    pub voters: Vec<VoterWord>,
+    /// The learners.
+    pub learners: Vec<u64>,
+    /// Everything below is committed.
+    pub high_watermark: i64,
+}
+
+/// What a leader says of a voter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VoterWord {
+    /// The replica.
+    pub replica: u64,
+    /// It has answered since the question, may have lost nothing, has no bad place, and has persisted what
+    /// the leader had committed at the question.
+    pub whole: bool,
+    /// It has also persisted all that the leader's log held at the question.
+    pub has_all: bool,
+}
+
 /// A committed batch of a group whose commits are delivered to the host (the controller's).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommittedBatch {

@@ -131,6 +131,7 @@ impl Partition {
             commit,
             commit_term: self.group.log().term_of(commit).unwrap_or(0),
             recovering: self.recovering.is_on(),
+            marred: self.is_marred(),
         };
         self.send(to, Body::Hello(hello), out);
     }
@@ -159,6 +160,7 @@ impl Partition {
         let first = peer.greeted_term != term;
         peer.greeted_term = term;
         peer.recovering = hello.recovering;
+        peer.marred = hello.marred;
         if first {
             self.group.reset_progress(from, hello.last_index);
         }

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod asides;
 pub mod conf;
 pub mod config;
 pub mod controller;
@@ -41,14 +42,18 @@ pub mod peers;
 pub mod producers;
 pub mod raft_codec;
 pub mod raft_log;
+pub mod reconciler;
 pub mod recovering;
+pub mod replacement;
+pub mod retry;
 pub mod runtime;
 pub mod shard;
 mod sync;
+mod word;
 
 pub use api::{
     Acks, CommittedBatch, Produce, ProduceError, ProduceOutcome, Produced, Progress, Published,
-    Role, Ticket,
+    Role, Ticket, VoterWord, Word,
 };
 pub use config::{GroupConfig, GroupSettings};
 pub use partition::PartitionHandle;

@@ -93,6 +93,8 @@ pub struct Hello {
     pub commit_term: u64,
     /// Whether it may have lost acknowledged entries.
     pub recovering: bool,
+    /// Whether some of its bytes are bad (R6). It votes, and is nobody's proof that another one may go.
+    pub marred: bool,
 }
 
 /// What a voter holds.

@@ -2,7 +2,8 @@
 //! carries out what turns decide. The server's runtime and the simulator drive the same code; what
 //! blocks is split in a beginning and an end, so that the simulator can put time between them.
 
-mod orders;
+mod asides;
+mod unopened;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,8 +15,8 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use raft::eraftpb::ConfState;
 use riverrun_storage::node::{
-    Boot as StoreBoot, Flags, NodeConfig, NodeError, NodeRecovery, NodeStore, Round, RoundItem,
-    RoundResult, Start, SyncTarget,
+    Boot as StoreBoot, Flags, NODE_DIR, NodeConfig, NodeError, NodeRecovery, NodeStore, Round,
+    RoundItem, RoundResult, Start, SyncTarget, WAL_FILE, WalDamage,
 };
 use riverrun_storage::{
     Disk, FileTrust, GroupRecord, HardState, Log, LogEntry, LogError, LogIdentity, LogStart,
@@ -32,6 +33,8 @@ use crate::group::{Boot, BootError, FlushItem, Group, Op};
 use crate::lane::{Entered, Lane, Work};
 use crate::partition::{Partition, PartitionBoot, PartitionHandle};
 use crate::shard::Input;
+
+pub use unopened::Unopened;
 
 /// The directory of the controller's own group.
 pub const CONTROLLER_DIR: &str = "__cluster_metadata-0";
@@ -108,18 +111,18 @@ pub enum OpenError {
     /// The group is here already.
     #[error("group {0} exists on this node")]
     Exists(u64),
-    /// The replica was created here before and cannot be opened, or is being removed (R3).
-    #[error("the replica of group {0} cannot be had on this node: its files were refused")]
+    /// The replica was created here before and is not open, or is being removed (R3).
+    #[error("the replica of group {0} was created here before and cannot be opened")]
     Refused(u64),
-}
-
-/// A partition that recovery refused.
-#[derive(Debug)]
-pub struct Refused {
-    /// Its identity.
-    pub identity: LogIdentity,
-    /// Why.
-    pub error: OpenError,
+    /// Files of the replica lie where it is to be created, and no record speaks of them (R12).
+    #[error(
+        "{}: files of this replica are there, and the node store has no record of it; they are not touched",
+        path.display()
+    )]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+    },
 }
 
 type OpenedGroup = (LogIdentity, Result<Partition, OpenError>);
@@ -129,8 +132,10 @@ type OpenedGroup = (LogIdentity, Result<Partition, OpenError>);
 pub struct Opened {
     /// The partitions, ready for their shards.
     pub partitions: Vec<Partition>,
-    /// Partitions that stay out of service: their files are damaged at or below what was durable.
-    pub refused: Vec<Refused>,
+    /// Replicas whose logs could not be opened; [`Node::unopened`] has them from now on.
+    pub unopened: Vec<Unopened>,
+    /// Damage in the node WAL that this start has met.
+    pub wal_damage: Option<WalDamage>,
     /// The machine stopped hard since the last start.
     pub unclean_power_loss: bool,
     /// The data directory was empty.
@@ -187,8 +192,10 @@ pub struct Node {
     incarnation: u64,
     directory_id: Uuid,
     files: RwLock<BTreeMap<u64, Arc<Files>>>,
-    unopened: Mutex<BTreeMap<u64, orders::Unopened>>,
+    unopened: Mutex<BTreeMap<u64, Unopened>>,
     wanted: Mutex<Wanted>,
+    /// Held while directories of replicas are made, named and given other names.
+    orders: Mutex<()>,
     /// Held over a whole round: a creation waits for the flusher's round and the other way round.
     round: Mutex<()>,
     /// A write found no room since the last look.
@@ -253,6 +260,7 @@ impl Node {
             unclean_power_loss,
             groups,
             removed,
+            damage,
             ..
         } = recovery;
         let mut groups = groups;
@@ -266,12 +274,14 @@ impl Node {
             files: RwLock::default(),
             unopened: Mutex::default(),
             wanted: Mutex::default(),
+            orders: Mutex::new(()),
             round: Mutex::new(()),
             any_full: AtomicBool::new(false),
         };
         let mut opened = Opened {
             partitions: Vec::new(),
-            refused: Vec::new(),
+            unopened: Vec::new(),
+            wal_damage: damage,
             unclean_power_loss,
             founded,
             cluster_id,
@@ -279,8 +289,10 @@ impl Node {
         if unclean_power_loss {
             node.note_short(&mut groups)?;
         }
-        let kept: Vec<LogIdentity> = groups.values().map(|r| r.identity.clone()).collect();
-        node.delete_removed(&removed, &kept);
+        if let Some(damage) = &opened.wal_damage {
+            node.say_damage(damage);
+        }
+        node.finish_asides(&removed, &groups);
         let mut results = Vec::new();
         if let Some(record) = groups.remove(&CONTROLLER_GROUP) {
             let settings = group_settings(&record.identity);
@@ -299,11 +311,7 @@ impl Node {
         for (identity, result) in results {
             match result {
                 Ok(partition) => opened.partitions.push(partition),
-                Err(error) => {
-                    tracing::error!(group = identity.group, %error, "a partition is out of service");
-                    node.is_unopened(&identity, &error);
-                    opened.refused.push(Refused { identity, error });
-                }
+                Err(error) => opened.unopened.push(node.is_unopened(&identity, &error)),
             }
         }
         // What the logs' recovery has cut is recorded, in one round for all of them, before anything
@@ -313,6 +321,26 @@ impl Node {
             node.store.idle_round()?;
         }
         Ok((node, opened))
+    }
+
+    fn say_damage(&self, damage: &WalDamage) {
+        let path = self.data.join(NODE_DIR).join(WAL_FILE);
+        for (position, bytes) in &damage.places {
+            tracing::error!(file = %path.display(), position, bytes, "the node WAL is damaged");
+        }
+        for group in &damage.affected {
+            tracing::warn!(
+                group,
+                "records of a replica may be missing: it is recovering"
+            );
+        }
+        for (group, replica) in &damage.lost {
+            tracing::error!(
+                group,
+                replica,
+                "too little is left of the records of a replica: it is lost"
+            );
+        }
     }
 
     /// R2: after a hard stop of the machine every group that acknowledged from memory may be short.
@@ -431,6 +459,17 @@ impl Node {
         record: &GroupRecord,
         settings: GroupSettings,
     ) -> Result<Partition, OpenError> {
+        let (log, dir) = self.open_log(record, &settings)?;
+        self.store
+            .log_opened(record.identity.group, log.last_index());
+        self.start_group(record, log, dir, settings)
+    }
+
+    fn open_log(
+        &self,
+        record: &GroupRecord,
+        settings: &GroupSettings,
+    ) -> Result<(Log, PathBuf), OpenError> {
         let dir = self.directory_of(&record.identity);
         let group = record.identity.group;
         tracing::debug!(
@@ -464,8 +503,7 @@ impl Node {
             ?recovery,
             "recovered a log"
         );
-        self.store.log_opened(group, log.last_index());
-        self.start_group(record, log, dir, settings)
+        Ok((log, dir))
     }
 
     fn start_group(
@@ -533,17 +571,24 @@ impl Node {
     }
 
     /// Creates an empty replica by the controller's order: recorded in the WAL, durable, before it
-    /// says a word. One that is there and could not be opened for want of room is opened. Blocks.
+    /// says a word. Blocks.
     ///
     /// # Errors
-    /// Where the group is here already, or the disk refuses.
+    /// Where the group is here already, open or not, files of it are there, or the disk refuses.
     pub fn create_group(&self, order: &GroupOrder) -> Result<Partition, OpenError> {
+        let _orders = self.orders.lock();
         let group = order.identity.group;
         if self.files.read().contains_key(&group) {
             return Err(OpenError::Exists(group));
         }
-        if let Some(partition) = self.known_already(order)? {
-            return Ok(partition);
+        if let Some(refused) = self.known_already(order) {
+            return Err(refused);
+        }
+        if let Err(error) = self.clear_for(order) {
+            if matches!(error, OpenError::Occupied { .. }) {
+                self.note_lost(&order.identity, error.to_string());
+            }
+            return Err(error);
         }
         let mut conf = ConfState::default();
         conf.set_voters(order.voters.clone());
@@ -553,15 +598,6 @@ impl Node {
             bytes: conf::encode_conf(&conf),
         };
         let dir = self.directory_of(&order.identity);
-        if self.disk.exists(&dir).unwrap_or(false) {
-            // Left by a creation that no WAL record speaks of: nothing in it was ever promised.
-            self.disk
-                .remove_dir_all(&dir)
-                .map_err(|source| OpenError::Io {
-                    what: "clear a directory for a new replica",
-                    source,
-                })?;
-        }
         let start = LogStart::default();
         let config = order.settings.log.clone();
         let log = Log::create(

@@ -27,6 +27,7 @@ use crate::peers::Peers;
 use crate::producers::Overlay;
 use crate::recovering::Recovering;
 use crate::shard::Effect;
+use crate::word::AskedWord;
 
 /// A partition of this node as everybody else sees it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -173,7 +174,7 @@ pub struct Partition {
     commit_waiters: VecDeque<Waiter>,
     change_waiters: Vec<ChangeWaiter>,
     parked: Vec<Produce>,
-    confirms: Confirms,
+    pub(crate) confirms: Confirms,
     /// Base offsets of segments that were begun and whose producer state is not written yet.
     rolled: BTreeSet<i64>,
     unflushed_records: u64,
@@ -188,10 +189,12 @@ pub struct Partition {
 }
 
 #[derive(Debug, Default)]
-struct Confirms {
-    sequence: u64,
+pub(crate) struct Confirms {
+    pub(crate) sequence: u64,
     waiting: Vec<(u64, Ticket)>,
-    answered: BTreeMap<u64, u64>,
+    pub(crate) answered: BTreeMap<u64, u64>,
+    /// Those who want the leader's word on its group (R9).
+    pub(crate) words: Vec<AskedWord>,
 }
 
 /// What recovery hands to a partition besides its group.
@@ -292,6 +295,12 @@ impl Partition {
         let counts =
             self.group.is_leader() && peer.greeted_term == self.group.term() && !peer.contradicted;
         counts.then(|| (self.group.matched(replica), peer.incarnation))
+    }
+
+    /// Whether some of its bytes are bad, and it is not repaired yet (R6).
+    #[must_use]
+    pub fn is_marred(&self) -> bool {
+        false
     }
 
     /// Whether it may have lost acknowledged entries and is not whole again (R1).
@@ -469,8 +478,9 @@ impl Partition {
         self.probe(out);
     }
 
-    fn probe(&mut self, out: &mut Vec<Effect>) {
-        if self.confirms.waiting.is_empty() || !self.ready {
+    pub(crate) fn probe(&mut self, out: &mut Vec<Effect>) {
+        let nobody = self.confirms.waiting.is_empty() && self.confirms.words.is_empty();
+        if nobody || !self.ready {
             return;
         }
         let body = Body::Probe {
@@ -483,6 +493,7 @@ impl Partition {
             }
         }
         self.answer_confirms(out);
+        self.answer_words(out);
     }
 
     pub(crate) fn on_probe_ok(
@@ -496,6 +507,7 @@ impl Partition {
             let answered = self.confirms.answered.entry(from).or_default();
             *answered = sequence.max(*answered);
             self.answer_confirms(out);
+            self.answer_words(out);
         }
     }
 
@@ -626,6 +638,7 @@ impl Partition {
         if self.group.is_leader() {
             self.group.leave_joint();
             self.tick_members();
+            self.tick_words();
             self.probe(out);
         }
         self.pump(out);
@@ -742,6 +755,7 @@ impl Partition {
                 result: Err(ProduceError::NotLeader),
             });
         }
+        self.refuse_words(ProduceError::NotLeader, out);
         if planted::is(Bug::L2) {
             return;
         }
@@ -779,6 +793,7 @@ impl Partition {
                 result: Err(ProduceError::Storage),
             });
         }
+        self.refuse_words(ProduceError::Storage, out);
         let fenced = Published {
             role: Role::Fenced,
             ready: false,

@@ -14,6 +14,8 @@ pub struct Peer {
     pub contradicted: bool,
     /// It said that it may have lost acknowledged entries.
     pub recovering: bool,
+    /// It said that some of its bytes are bad.
+    pub marred: bool,
     /// Ticks since anything was heard of it.
     pub silent_ticks: u32,
     /// Ticks since it was last caught up with the leader.

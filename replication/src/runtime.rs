@@ -13,17 +13,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use riverrun_storage::node::NodeError;
+use riverrun_storage::format::aside::Reason;
+use riverrun_storage::node::{NodeError, WalDamage};
 use riverrun_storage::{Disk, EntryKind, LogIdentity};
 use uuid::Uuid;
 
-use crate::api::{CommittedBatch, Produce, ProduceError, ProduceOutcome, Published, Ticket};
+use crate::api::{CommittedBatch, Produce, ProduceError, ProduceOutcome, Published, Ticket, Word};
 use crate::config::GroupSettings;
 use crate::controller::Found;
 use crate::mailbox::{Mailbox, Ran};
 use crate::members::Members;
 use crate::message::PeerMessage;
-use crate::node::{GroupOrder, Node, NodeSettings, OpenError, Refused};
+use crate::node::{CONTROLLER_GROUP, GroupOrder, Node, NodeSettings, OpenError, Unopened};
 use crate::partition::PartitionHandle;
 use crate::shard::{Effect, Input, Shard};
 
@@ -37,6 +38,8 @@ pub trait Host: Send + Sync {
     fn produced(&self, ticket: Ticket, outcome: ProduceOutcome);
     /// A confirmation of leadership is answered (L5).
     fn confirmed(&self, ticket: Ticket, result: Result<Published, ProduceError>);
+    /// A leader's word on its group is there, or why there is none (R9).
+    fn word(&self, ticket: Ticket, result: Result<Word, ProduceError>);
     /// What is published of a partition changed: look at its parked fetches.
     fn advanced(&self, partition: &PartitionHandle);
     /// Who leads a partition, or who is in sync with this leader, changed.
@@ -78,8 +81,10 @@ pub struct Runtime<H> {
 /// What opening found, beside the runtime.
 #[derive(Debug)]
 pub struct OpenReport {
-    /// Partitions that stay out of service.
-    pub refused: Vec<Refused>,
+    /// Replicas whose logs could not be opened.
+    pub unopened: Vec<Unopened>,
+    /// Damage in the node WAL that this start has met.
+    pub wal_damage: Option<WalDamage>,
     /// The machine stopped hard since the last start.
     pub unclean_power_loss: bool,
     /// The data directory was empty.
@@ -118,7 +123,8 @@ impl<H: Host> Runtime<H> {
             runtime.add(partition);
         }
         let report = OpenReport {
-            refused: opened.refused,
+            unopened: opened.unopened,
+            wal_damage: opened.wal_damage,
             unclean_power_loss: opened.unclean_power_loss,
             founded: opened.founded,
             cluster_id: opened.cluster_id,
@@ -167,18 +173,41 @@ impl<H: Host> Runtime<H> {
         Ok(handle)
     }
 
-    /// Forgets a replica and deletes its files, once nothing of it is under way any more. Blocks.
+    /// Takes a replica out of service for good and sets its files aside, once nothing of it is under way any
+    /// more. Blocks.
     ///
     /// # Errors
     /// Where the disk refuses; the next call goes on.
-    pub fn remove_group(&self, group: u64) -> Result<(), OpenError> {
+    pub fn set_aside(&self, group: u64, reason: Reason) -> Result<(), OpenError> {
         if let Some(handle) = self.node.handle(group) {
             self.post(handle.shard(), Input::Remove { group });
             self.settle(handle.shard());
         }
         let _nothing_taken = self.flushing.lock();
         self.node.finish_writes_of(group);
-        self.node.remove_group(group)
+        self.node.set_aside(group, reason)
+    }
+
+    /// Tries again to open the replicas that were unavailable (R16), and takes those that are open into their
+    /// shards. True where one of them is. Blocks.
+    ///
+    /// # Errors
+    /// Where the committed commands of group 0 cannot be read.
+    pub fn retry_unavailable(
+        &self,
+        group_settings: impl Fn(&LogIdentity) -> GroupSettings,
+    ) -> Result<bool, OpenError> {
+        let opened = self.node.retry_unavailable(group_settings);
+        let any = !opened.is_empty();
+        for partition in opened {
+            if partition.id() == CONTROLLER_GROUP {
+                replay(&self.node, &partition.handle, &*self.host)?;
+            }
+            let shard = partition.handle.shard();
+            self.add(partition);
+            self.run(shard);
+        }
+        Ok(any)
     }
 
     /// The partitions of this node.
@@ -233,6 +262,12 @@ impl<H: Host> Runtime<H> {
                 ticket,
             },
         );
+    }
+
+    /// Posts the question what this node's leader says of its group (R9).
+    pub fn ask_word(&self, partition: &PartitionHandle, ticket: Ticket) {
+        let group = partition.group();
+        self.post(partition.shard(), Input::Word { group, ticket });
     }
 
     /// The members that a partition is to have, by the controller's image.
@@ -333,6 +368,7 @@ impl<H: Host> Runtime<H> {
                 Effect::Send(message) => self.host.send(message),
                 Effect::Produced { ticket, outcome } => self.host.produced(ticket, outcome),
                 Effect::Confirmed { ticket, result } => self.host.confirmed(ticket, result),
+                Effect::Word { ticket, result } => self.host.word(ticket, result),
                 Effect::Advanced { group } => {
                     if let Some(handle) = self.node.handle(group) {
                         self.host.advanced(&handle);

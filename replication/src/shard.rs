@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use riverrun_storage::{LogEntry, LogStart};
 
-use crate::api::{CommittedBatch, Produce, ProduceError, ProduceOutcome, Published, Ticket};
+use crate::api::{CommittedBatch, Produce, ProduceError, ProduceOutcome, Published, Ticket, Word};
 use crate::conf::Change;
 use crate::config::GroupSettings;
 use crate::group::{FlushItem, Op};
@@ -36,6 +36,13 @@ pub enum Input {
     },
     /// Does this replica still lead (L5)?
     Confirm {
+        /// The group.
+        group: u64,
+        /// Who asks.
+        ticket: Ticket,
+    },
+    /// What does this leader say of its group (R9)?
+    Word {
         /// The group.
         group: u64,
         /// Who asks.
@@ -178,6 +185,13 @@ pub enum Effect {
         /// What.
         result: Result<Published, ProduceError>,
     },
+    /// A leader's word on its group, or why there is none.
+    Word {
+        /// Whose.
+        ticket: Ticket,
+        /// What.
+        result: Result<Word, ProduceError>,
+    },
     /// What is published of a partition changed.
     Advanced {
         /// The group.
@@ -266,6 +280,16 @@ impl Shard {
                     self.guarded(group, out, |p, out| p.confirm(ticket, out));
                 } else {
                     out.push(Effect::Confirmed {
+                        ticket,
+                        result: Err(self.absent(group)),
+                    });
+                }
+            }
+            Input::Word { group, ticket } => {
+                if self.partitions.contains_key(&group) {
+                    self.guarded(group, out, |p, out| p.ask_word(ticket, out));
+                } else {
+                    out.push(Effect::Word {
                         ticket,
                         result: Err(self.absent(group)),
                     });

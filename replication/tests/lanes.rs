@@ -156,6 +156,9 @@ impl Disk for WatchedDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.disk.rename(from, to)
     }
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename_new(from, to)
+    }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.disk.remove_file(path)
     }
@@ -443,7 +446,11 @@ fn a_replica_that_is_removed_is_written_no_more() {
     }
     rig.disk.wait_held();
     let runtime = rig.node.runtime.clone();
-    let removing = std::thread::spawn(move || runtime.remove_group(7).unwrap());
+    let removing = std::thread::spawn(move || {
+        runtime
+            .set_aside(7, riverrun_storage::format::aside::Reason::Replaced)
+            .unwrap()
+    });
     rig.disk.set(Writes::Quick);
     removing.join().unwrap();
     rig.node.join_writers();

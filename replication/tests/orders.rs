@@ -15,16 +15,17 @@ use riverrun_replication::controller::Found;
 use riverrun_replication::group::{FlushItem, Op};
 use riverrun_replication::message::PeerMessage;
 use riverrun_replication::node::{GroupOrder, Node, NodeSettings, OpenError, Opened};
+use riverrun_replication::reconciler::Standing;
 use riverrun_replication::runtime::{Host, Runtime};
 use riverrun_replication::{
     CommittedBatch, GroupConfig, GroupSettings, PartitionHandle, ProduceError, ProduceOutcome,
-    Published, Ticket,
+    Published, Ticket, Word,
 };
-use riverrun_storage::disk::mem::CrashModel;
+use riverrun_storage::disk::mem::{CrashModel, Operation, Times};
+use riverrun_storage::format::aside::Reason;
 use riverrun_storage::node::NodeConfig;
 use riverrun_storage::{
-    DirEntry, Disk, DiskFile, EntryKind, LogConfig, LogEntry, LogError, LogIdentity, MemDisk,
-    OpenMode,
+    DirEntry, Disk, DiskFile, EntryKind, LogConfig, LogEntry, LogIdentity, MemDisk, OpenMode,
 };
 use uuid::Uuid;
 
@@ -125,13 +126,21 @@ fn held(node: &Node) -> Vec<LogEntry> {
     reader.entries(first, last + 1, u64::MAX).unwrap()
 }
 
+fn dir_of_group() -> String {
+    format!("{}-0", Uuid::from_u128(99).simple())
+}
+
+fn standings(opened: &Opened) -> Vec<Standing> {
+    opened.unopened.iter().map(|of| of.standing).collect()
+}
+
 fn has_files(disk: &MemDisk) -> bool {
     let names = disk.read_dir(Path::new(DATA)).unwrap();
     names.iter().any(|entry| entry.name.ends_with("-0"))
 }
 
 /// The log's files are gone, the node store knows of what was durable in them.
-fn refused() -> (MemDisk, Node) {
+fn lost() -> (MemDisk, Node) {
     let disk = MemDisk::new();
     let (node, _) = open(&disk, 1);
     node.create_group(&order(1)).unwrap();
@@ -140,23 +149,17 @@ fn refused() -> (MemDisk, Node) {
     let log = node.handle(GROUP).unwrap().reader().segment_base_offsets();
     assert!(!log.is_empty());
     drop(node);
-    let dir = Path::new(DATA).join(format!("{}-0", Uuid::from_u128(99).simple()));
+    let dir = Path::new(DATA).join(dir_of_group());
     for entry in disk.read_dir(&dir).unwrap() {
         disk.remove_file(&dir.join(entry.name)).unwrap();
     }
     let (node, opened) = open(&disk, 1);
-    assert_eq!(opened.refused.len(), 1);
-    assert!(
-        opened
-            .refused
-            .iter()
-            .all(|refused| !refused.waits_for_room())
-    );
+    assert_eq!(standings(&opened), [Standing::Lost]);
     (disk, node)
 }
 
 #[test]
-fn a_log_that_finds_no_room_at_a_start_is_opened_by_its_order_once_there_is() {
+fn a_log_that_finds_no_room_at_a_start_is_opened_once_there_is() {
     let disk = MemDisk::new();
     let (node, _) = open(&disk, 1);
     node.create_group(&order(1)).unwrap();
@@ -168,19 +171,15 @@ fn a_log_that_finds_no_room_at_a_start_is_opened_by_its_order_once_there_is() {
     disk.set_capacity(disk.used_bytes());
     let (node, opened) = open(&disk, 2);
     assert!(opened.partitions.is_empty());
-    assert!(
-        opened
-            .refused
-            .iter()
-            .all(|refused| refused.waits_for_room())
-    );
-    assert_eq!(opened.refused.len(), 1);
+    assert_eq!(standings(&opened), [Standing::Unavailable]);
     for _ in 0..2 {
-        let full = node.create_group(&order(1)).map(drop);
-        assert!(matches!(full, Err(OpenError::Log(LogError::Full { .. }))));
+        let again = node.create_group(&order(1)).map(drop);
+        assert!(matches!(again, Err(OpenError::Refused(GROUP))), "R3");
+        assert!(node.retry_unavailable(|_| group_settings()).is_empty());
     }
     disk.set_capacity(u64::MAX);
-    node.create_group(&order(1)).unwrap();
+    assert_eq!(node.retry_unavailable(|_| group_settings()).len(), 1);
+    assert!(node.unopened().is_empty());
     assert!(!node.wants(), "what its recovery did is recorded");
     assert_eq!(held(&node), written);
     drop(node);
@@ -191,47 +190,56 @@ fn a_log_that_finds_no_room_at_a_start_is_opened_by_its_order_once_there_is() {
 }
 
 #[test]
-fn a_refused_replica_is_not_created_again_and_is_removed_with_its_files() {
-    let (disk, node) = refused();
+fn a_lost_replica_is_not_created_again_and_is_set_aside_with_its_files() {
+    let (disk, node) = lost();
     let again = node.create_group(&order(1)).map(drop);
     assert!(matches!(again, Err(OpenError::Refused(GROUP))), "R3");
     assert!(has_files(&disk));
-    node.remove_group(GROUP).unwrap();
+    node.set_aside(GROUP, Reason::Replaced).unwrap();
     assert!(!has_files(&disk));
     drop(node);
     disk.crash(1, &CrashModel::KEEP_ALL);
     let (_, opened) = open(&disk, 2);
-    assert!(opened.refused.is_empty() && opened.partitions.is_empty());
+    assert!(opened.unopened.is_empty() && opened.partitions.is_empty());
 }
 
 #[test]
-fn a_replica_of_another_id_takes_the_place_of_a_refused_one() {
-    let (disk, node) = refused();
+fn a_replica_of_another_id_takes_the_place_of_a_lost_one() {
+    let (disk, node) = lost();
     node.create_group(&order(2)).unwrap();
     write(&node, &entries(3));
     drop(node);
     disk.crash(1, &CrashModel::LOSE_ALL);
     let (node, opened) = open(&disk, 2);
-    assert!(opened.refused.is_empty());
+    assert!(opened.unopened.is_empty());
     assert_eq!(held(&node), entries(3));
 }
 
 #[test]
-fn files_of_a_removed_replica_that_a_crash_brings_back_are_deleted_by_the_next_start() {
+fn a_directory_that_a_crash_brings_back_under_its_name_is_set_aside_by_the_next_start() {
     let disk = MemDisk::new();
     let (node, _) = open(&disk, 1);
     node.create_group(&order(1)).unwrap();
-    node.remove_group(GROUP).unwrap();
+    disk.fail(Operation::Rename, Times::Once, |path| {
+        path.ends_with(dir_of_group())
+    });
+    assert!(node.set_aside(GROUP, Reason::Contradicted).is_err());
     drop(node);
-    // The removal is in the WAL, the unlinking was not synced.
+    // The removal is in the WAL, and the directory has its name still.
     disk.crash(1, &CrashModel::LOSE_ALL);
     assert!(has_files(&disk));
     let (node, opened) = open(&disk, 2);
-    assert!(opened.refused.is_empty() && opened.partitions.is_empty());
+    assert!(opened.unopened.is_empty() && opened.partitions.is_empty());
     assert!(!has_files(&disk));
+    let asides = node.asides().unwrap();
+    let reasons: Vec<_> = asides
+        .iter()
+        .map(|aside| aside.note.as_ref().map(|n| n.reason))
+        .collect();
+    assert_eq!(reasons, [Some(Reason::Contradicted)]);
     // Not those of a replica that came later to the same place.
     node.create_group(&order(2)).unwrap();
-    node.remove_group(GROUP).unwrap();
+    node.set_aside(GROUP, Reason::Replaced).unwrap();
     node.create_group(&order(3)).unwrap();
     write(&node, &entries(2));
     drop(node);
@@ -293,6 +301,9 @@ impl Disk for Gated<MemDisk> {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.inner.rename(from, to)
     }
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename_new(from, to)
+    }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.inner.remove_file(path)
     }
@@ -351,6 +362,7 @@ struct Deaf;
 
 impl Host for Deaf {
     fn produced(&self, _: Ticket, _: ProduceOutcome) {}
+    fn word(&self, _: Ticket, _: Result<Word, ProduceError>) {}
     fn confirmed(&self, _: Ticket, _: Result<Published, ProduceError>) {}
     fn advanced(&self, _: &PartitionHandle) {}
     fn led(&self, _partition: &PartitionHandle) {}
@@ -399,7 +411,7 @@ fn a_removal_waits_for_what_the_flusher_has_taken() {
         let flusher = scope.spawn(|| runtime.flush_once().unwrap());
         gate.until_somebody_waits();
         let operator = scope.spawn(|| {
-            runtime.remove_group(GROUP).unwrap();
+            runtime.set_aside(GROUP, Reason::Replaced).unwrap();
             removed.send(()).unwrap();
         });
         let early = is_removed.recv_timeout(Duration::from_millis(100)).is_ok();

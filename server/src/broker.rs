@@ -13,7 +13,7 @@ use riverrun_replication::node::CONTROLLER_GROUP;
 use riverrun_replication::runtime::Runtime;
 use riverrun_replication::{PartitionHandle, ProduceError, Published, Role};
 use riverrun_wire::ErrorCode;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
@@ -26,6 +26,7 @@ use crate::cluster::duties::Duties;
 use crate::cluster::founding;
 use crate::cluster::host::NodeHost;
 use crate::cluster::leaders::Leaders;
+use crate::cluster::replacement::Replacement;
 use crate::cluster::routes::Routes;
 use crate::config::Config;
 use crate::error;
@@ -75,10 +76,9 @@ pub(crate) struct Broker {
     cluster_id: OnceLock<(Uuid, String)>,
     producer_ids: tokio::sync::Mutex<std::ops::Range<i64>>,
     seed: AtomicU64,
-    /// Replicas whose files recovery refused, by group; they are never created anew (R3).
-    refused: Mutex<FxHashMap<u64, u64>>,
-    /// Groups of which this node's replica has to be replaced: it contradicts its leader.
-    set_aside: Mutex<FxHashSet<u64>>,
+    /// Groups of which this node's replica has to be replaced: its leader's log contradicts it (R2b).
+    contradicted: Mutex<FxHashSet<u64>>,
+    replacement: Replacement,
     /// Notified when any partition's role or watermark changes, while anybody waits for that.
     led: Notify,
     led_waiters: AtomicUsize,
@@ -135,8 +135,8 @@ impl Broker {
             cluster_id: OnceLock::new(),
             producer_ids: tokio::sync::Mutex::new(0..0),
             seed: AtomicU64::new(seed),
-            refused: Mutex::default(),
-            set_aside: Mutex::default(),
+            contradicted: Mutex::default(),
+            replacement: Replacement::default(),
             led: Notify::new(),
             led_waiters: AtomicUsize::new(0),
             flusher: OnceLock::new(),
@@ -306,41 +306,26 @@ impl Broker {
         let _ = self.cluster_id.set((id, founding::cluster_id_text(&id)));
     }
 
-    pub(crate) fn is_refused(&self, group: u64) -> bool {
-        self.refused_replica(group).is_some()
-    }
-
-    /// The replica of a group whose files recovery refused.
-    pub(crate) fn refused_replica(&self, group: u64) -> Option<u64> {
-        self.refused.lock().get(&group).copied()
-    }
-
-    /// Notes a replica whose files recovery refused.
-    pub(crate) fn refuse(&self, group: u64, replica: u64) {
-        self.refused.lock().insert(group, replica);
-    }
-
     /// This node's replica of a group contradicts its leader: another one has to take its place.
-    pub(crate) fn set_aside(&self, group: u64) {
-        self.set_aside.lock().insert(group);
-        self.catalog.look();
-    }
-
-    /// The replicas of this node that cannot go on, by group.
-    pub(crate) fn lost_replicas(&self) -> FxHashMap<u64, u64> {
-        let mut lost = self.refused.lock().clone();
-        for group in self.set_aside.lock().iter() {
-            if let Some(handle) = self.runtime().handle(*group) {
-                lost.insert(*group, handle.replica());
-            }
+    pub(crate) fn contradicts(&self, group: u64) {
+        if self.contradicted.lock().insert(group) {
+            self.replacement.look();
         }
-        lost
     }
 
-    /// A replica that could not go on is gone, and its files with it.
+    pub(crate) fn is_contradicted(&self, group: u64) -> bool {
+        self.contradicted.lock().contains(&group)
+    }
+
+    /// A replica that could not go on was set aside.
     pub(crate) fn is_replaced(&self, group: u64) {
-        self.refused.lock().remove(&group);
-        self.set_aside.lock().remove(&group);
+        self.contradicted.lock().remove(&group);
+        self.replacement.forget(group);
+    }
+
+    /// Replicas that cannot go on.
+    pub(crate) fn replacement(&self) -> &Replacement {
+        &self.replacement
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -566,7 +551,7 @@ impl Broker {
             found.map_or(-1, |found| found.node)
         };
         let mut offline = self.silent_nodes(&replicas);
-        if partition.refused
+        if partition.unopened.is_some()
             || partition.missing
             || published.is_some_and(|published| published.role == Role::Fenced)
         {
@@ -678,6 +663,20 @@ impl Broker {
     pub(crate) fn leads_controller(&self) -> bool {
         let handle = self.runtime().handle(CONTROLLER_GROUP);
         handle.is_some_and(|handle| handle.published().ready)
+    }
+
+    /// The node that leads a group, as far as this one knows.
+    pub(crate) fn leading_node(&self, group: u64) -> Option<i32> {
+        if group == CONTROLLER_GROUP {
+            return Some(self.controller_node()).filter(|node| *node >= 0);
+        }
+        let here = self.runtime().handle(group).and_then(|handle| {
+            let published = handle.published();
+            let leader = self.routes.node_of(group, published.leader_replica);
+            by_own_replica(&published, self.config.node_id, leader)
+        });
+        let told = self.leaders.of_group(group);
+        newest(told.as_ref(), here).and_then(|(_, node)| node)
     }
 
     /// The node that leads group 0, -1 for nobody.

@@ -11,7 +11,7 @@ use riverrun_replication::controller::Found;
 use riverrun_replication::message::PeerMessage;
 use riverrun_replication::runtime::Host;
 use riverrun_replication::{
-    CommittedBatch, PartitionHandle, ProduceError, ProduceOutcome, Published, Ticket,
+    CommittedBatch, PartitionHandle, ProduceError, ProduceOutcome, Published, Ticket, Word,
 };
 use tokio::time::Instant;
 use tracing::error;
@@ -71,6 +71,12 @@ impl Host for Hooks {
         });
         if let Some(fetch) = parked {
             fetch.confirmed(&broker, ticket.slot, result);
+        }
+    }
+
+    fn word(&self, ticket: Ticket, result: Result<Word, ProduceError>) {
+        if let Some(broker) = self.broker() {
+            broker.internal().said(ticket, result);
         }
     }
 
@@ -152,7 +158,7 @@ impl Host for Hooks {
             "a replica contradicts its leader and has to be replaced"
         );
         if let Some(broker) = self.broker() {
-            broker.set_aside(group);
+            broker.contradicts(group);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use riverrun_replication::{ProduceError, ProduceOutcome, Published, Ticket};
+use riverrun_replication::{ProduceError, ProduceOutcome, Published, Ticket, Word};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
@@ -18,6 +18,7 @@ pub(crate) struct Internal {
     next: AtomicU64,
     produces: Mutex<FxHashMap<u64, oneshot::Sender<ProduceOutcome>>>,
     confirms: Mutex<FxHashMap<u64, oneshot::Sender<Confirmation>>>,
+    words: Mutex<FxHashMap<u64, oneshot::Sender<Result<Word, ProduceError>>>>,
 }
 
 impl Internal {
@@ -44,6 +45,20 @@ impl Internal {
         let (sender, receiver) = oneshot::channel();
         self.confirms.lock().insert(ticket.request, sender);
         (ticket, receiver)
+    }
+
+    /// A ticket for a leader's word on its group, and its answer.
+    pub(crate) fn expect_word(&self) -> (Ticket, oneshot::Receiver<Result<Word, ProduceError>>) {
+        let ticket = self.ticket();
+        let (sender, receiver) = oneshot::channel();
+        self.words.lock().insert(ticket.request, sender);
+        (ticket, receiver)
+    }
+
+    pub(crate) fn said(&self, ticket: Ticket, result: Result<Word, ProduceError>) {
+        if let Some(waiter) = self.words.lock().remove(&ticket.request) {
+            let _ = waiter.send(result);
+        }
     }
 
     pub(crate) fn produced(&self, ticket: Ticket, outcome: ProduceOutcome) {

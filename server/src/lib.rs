@@ -41,6 +41,7 @@ mod partition;
 mod peers;
 mod quorum;
 mod reconcile;
+mod reopen;
 mod start;
 mod topics;
 

@@ -1,16 +1,20 @@
-//! Makes this node what the controller's image says: creates the replicas that it orders, closes
-//! and deletes those of topics that are being deleted, and shows the rest to requests.
+//! Makes this node what the controller's image says: creates the replicas that it orders, closes and sets
+//! aside those of topics that are being deleted, and shows the rest to requests. What is done about a
+//! replica is decided by `riverrun_replication::reconciler`; nothing is deleted here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use riverrun_replication::PartitionHandle;
-use riverrun_replication::controller::{Controller, PartitionImage, TopicImage};
+use riverrun_replication::controller::{PartitionImage, ReplicaImage, TopicImage};
 use riverrun_replication::members::Members;
-use riverrun_replication::node::{CONTROLLER_GROUP, GroupOrder};
+use riverrun_replication::node::{CONTROLLER_GROUP, GroupOrder, OpenError};
+use riverrun_replication::reconciler::{Here, Me, Order, Standing, is_accounted_for, order};
 use riverrun_storage::LogIdentity;
+use riverrun_storage::format::aside::Reason;
+use riverrun_storage::planted::{self, Bug};
+use rustc_hash::FxHashMap;
 use tokio::sync::watch;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::broker::Broker;
@@ -48,11 +52,12 @@ pub(crate) async fn follow(
 
 /// Does everything that the image asks for now; false where something is left to be tried again.
 pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
+    let unopened = unopened(broker);
     let (offset, topics) = broker.catalog().read(|image| {
         let changed: Vec<TopicImage> = image
             .topics
             .values()
-            .filter(|topic| topic.closing || !is_shown(broker, topic))
+            .filter(|topic| topic.closing || !is_shown(broker, topic, &unopened))
             .cloned()
             .collect();
         (image.next_offset, changed)
@@ -62,7 +67,6 @@ pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
     broker.follow_nodes();
     broker.duties().look();
     want_controllers(broker);
-    done &= replace_lost(broker).await;
     for topic in open {
         let on_thread = Arc::clone(broker);
         let shown = tokio::task::spawn_blocking(move || show(&on_thread, &topic));
@@ -71,10 +75,55 @@ pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
             false
         });
     }
+    broker.routes().are_told();
     broker.catalog().show(offset);
-    done &= remove_orphans(broker).await;
     done &= close(broker, closing).await;
+    done &= leave_removed(broker).await;
+    account_for_damage(broker);
+    broker.replacement().look();
     done
+}
+
+/// The replicas of this node that are not open.
+fn unopened(broker: &Broker) -> FxHashMap<u64, (u64, Standing)> {
+    let unopened = broker.runtime().node().unopened();
+    let of = unopened.into_iter();
+    of.map(|of| (of.identity.group, (of.identity.replica, of.standing)))
+        .collect()
+}
+
+/// Who this node is to the function that decides.
+pub(crate) fn me(broker: &Broker) -> Me {
+    let node = broker.runtime().node();
+    Me {
+        node: broker.config().node_id,
+        directory: node.directory_id(),
+        ordered_below: node.store().damage().map(|damage| damage.ordered_below),
+    }
+}
+
+/// A damage of the node WAL is forgotten when no replica that it may have concerned is lost here (R12).
+fn account_for_damage(broker: &Broker) {
+    let me = me(broker);
+    if me.ordered_below.is_none() {
+        return;
+    }
+    let node = broker.runtime().node();
+    let unopened = unopened(broker);
+    let is_lost = |group, replica| match unopened.get(&group) {
+        Some((here, standing)) => *here == replica && *standing == Standing::Lost,
+        None => node.handle(group).is_none(),
+    };
+    let accounted = broker.catalog().read(|image| {
+        let open = image.topics.values().filter(|topic| !topic.closing);
+        is_accounted_for(open.flat_map(|topic| &topic.partitions), &me, is_lost)
+    });
+    if accounted && !unopened.contains_key(&CONTROLLER_GROUP) {
+        match node.store().forget_damage() {
+            Ok(()) => info!("what the damage of the node WAL may have concerned is accounted for"),
+            Err(error) => warn!(%error, "the damage of the node WAL cannot be forgotten yet"),
+        }
+    }
 }
 
 /// The members that group 0 is to have.
@@ -95,68 +144,53 @@ fn want_controllers(broker: &Broker) {
     }
 }
 
-/// Has replicas of this node that cannot go on replaced, where there are others to fill new ones from.
-async fn replace_lost(broker: &Arc<Broker>) -> bool {
-    let lost = broker.lost_replicas();
-    if lost.is_empty() {
+/// Takes the replicas of topics out of service that were removed while this node was away (R11): only
+/// what group 0 has removed by its id. What it merely does not know is left alone.
+async fn leave_removed(broker: &Arc<Broker>) -> bool {
+    let mut groups: Vec<(u64, Uuid)> = Vec::new();
+    let node = broker.runtime().node();
+    let open = node.handles().into_iter();
+    groups.extend(open.map(|handle| (handle.group(), handle.topic_id())));
+    let unopened = node.unopened().into_iter();
+    groups.extend(unopened.map(|of| (of.identity.group, of.identity.topic_id)));
+    let gone: Vec<u64> = broker.catalog().read(|image| {
+        let is_gone = |topic: &Uuid| {
+            image.removed.contains_key(topic)
+                || (planted::is(Bug::ForgottenImageDeletes) && !image.topics.contains_key(topic))
+        };
+        let groups = groups.iter();
+        let groups = groups.filter(|(group, topic)| *group != CONTROLLER_GROUP && is_gone(topic));
+        groups.map(|(group, _)| *group).collect()
+    });
+    if gone.is_empty() {
         return true;
     }
-    let node = broker.config().node_id;
-    let plan = |controller: &Controller| {
-        let topics = controller.image().topics.values();
-        let mut commands = Vec::new();
-        for topic in topics.filter(|topic| !topic.closing) {
-            for (number, partition) in topic.partitions.iter().enumerate() {
-                let Some(old) = lost.get(&partition.group) else {
-                    continue;
-                };
-                let has_it = partition.replicas.iter().any(|r| r.replica == *old);
-                if has_it && partition.replicas.len() > 1 {
-                    commands.push(controller.plan_replace_replica(&topic.id, number, *old, node)?);
-                }
-            }
-        }
-        Ok(commands)
-    };
-    let replaced = broker.catalog().change(broker, plan).await;
-    if let Err(error) = &replaced {
-        warn!(%error, "replicas that cannot go on are not replaced yet");
+    let left = set_aside_all(broker, gone, Reason::TopicDeleted).await;
+    if let Err(error) = &left {
+        warn!(error, "replicas of removed topics cannot be set aside yet");
     }
-    replaced.is_ok()
+    left.is_ok()
 }
 
-/// Deletes replicas of groups that were given out and are no more: their topics were removed while
-/// this node was away.
-async fn remove_orphans(broker: &Arc<Broker>) -> bool {
-    let handles = broker.runtime().handles();
-    let orphans: Vec<u64> = broker.catalog().read(|image| {
-        // A topic keeps its partitions for as long as it is there.
-        let gone = handles
-            .iter()
-            .filter(|handle| !image.topics.contains_key(&handle.topic_id()));
-        gone.map(PartitionHandle::group)
-            .filter(|group| *group != CONTROLLER_GROUP && *group < image.next_group)
-            .collect()
-    });
-    if orphans.is_empty() {
-        return true;
-    }
+async fn set_aside_all(
+    broker: &Arc<Broker>,
+    groups: Vec<u64>,
+    reason: Reason,
+) -> Result<(), String> {
     let on_thread = Arc::clone(broker);
-    let removed = tokio::task::spawn_blocking(move || {
-        orphans
-            .into_iter()
-            .try_for_each(|group| remove_for_good(&on_thread, group))
+    let done = tokio::task::spawn_blocking(move || {
+        groups.into_iter().try_for_each(|group| {
+            set_aside(&on_thread, group, reason)?;
+            on_thread.leaders().forget(group);
+            Ok(())
+        })
     });
-    let removed = removed.await.unwrap_or_else(|error| Err(error.to_string()));
-    if let Err(error) = &removed {
-        warn!(error, "replicas of removed topics cannot be deleted yet");
-    }
-    removed.is_ok()
+    done.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-/// Removes this node's replica of a group, and its files. Blocks.
-fn remove(broker: &Broker, group: u64) -> Result<(), String> {
-    burst::run(broker, || broker.runtime().remove_group(group))
+/// Takes this node's replica of a group out of service and sets its files aside. Blocks.
+pub(crate) fn set_aside(broker: &Broker, group: u64, reason: Reason) -> Result<(), String> {
+    burst::run(broker, || broker.runtime().set_aside(group, reason))
         .map_err(|error| error.to_string())?;
     broker.topics().forget_group(group);
     broker.routes().forget(group);
@@ -164,15 +198,13 @@ fn remove(broker: &Broker, group: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes what this node has of a group that is no more. Blocks.
-fn remove_for_good(broker: &Broker, group: u64) -> Result<(), String> {
-    remove(broker, group)?;
-    broker.leaders().forget(group);
-    Ok(())
-}
-
 /// Whether requests see a topic as the image has it.
-fn is_shown(broker: &Broker, image: &TopicImage) -> bool {
+fn is_shown(
+    broker: &Broker,
+    image: &TopicImage,
+    unopened: &FxHashMap<u64, (u64, Standing)>,
+) -> bool {
+    let standing = |group: u64| unopened.get(&group).map(|(_, standing)| *standing);
     broker.topics().with_id(&image.id).is_some_and(|topic| {
         topic.given == image.configs
             && topic.partitions.len() == image.partitions.len()
@@ -180,7 +212,11 @@ fn is_shown(broker: &Broker, image: &TopicImage) -> bool {
                 .partitions
                 .iter()
                 .zip(&image.partitions)
-                .all(|(shown, wanted)| !shown.missing && shown.replicas == wanted.replicas)
+                .all(|(shown, wanted)| {
+                    !shown.missing
+                        && shown.replicas == wanted.replicas
+                        && shown.unopened == standing(wanted.group)
+                })
     })
 }
 
@@ -228,7 +264,11 @@ fn show(broker: &Broker, image: &TopicImage) -> bool {
                 group: partition.group,
                 replicas: partition.replicas.clone(),
                 local,
-                refused: broker.is_refused(partition.group),
+                unopened: broker
+                    .runtime()
+                    .node()
+                    .unopened_of(partition.group)
+                    .map(|of| of.standing),
                 missing,
             }
         })
@@ -255,50 +295,53 @@ fn local(
     image: &PartitionImage,
     settings: &Arc<TopicSettings>,
 ) -> Result<Option<Arc<Partition>>, NotCreated> {
-    // A replica is bound to a node and a directory: any other one was lost (R3).
     let node = broker.runtime().node();
-    let mine = image.replicas.iter().find(|replica| {
-        replica.node == broker.config().node_id && replica.directory == node.directory_id()
-    });
-    let here = broker
-        .runtime()
-        .handle(image.group)
-        .map(|handle| handle.replica())
-        .or_else(|| broker.refused_replica(image.group));
-    if let Some(here) = here
-        && mine.is_none_or(|mine| mine.replica != here)
+    let mut decided = order(image, &me(broker), here(broker, image.group));
+    if let Order::SetAside {
+        replica,
+        reason,
+        when_let_go,
+    } = decided
     {
-        // Another one has taken its place, here or elsewhere.
-        remove(broker, image.group).map_err(|error| {
-            error!(
-                topic = topic.name,
-                partition = index,
-                error,
-                "a replica cannot be deleted"
-            );
-            NotCreated
-        })?;
+        if when_let_go && !broker.replacement().has_let_go(image.group, replica) {
+            broker.replacement().ask_about(image.group);
+            decided = Order::Keep;
+        } else {
+            set_aside(broker, image.group, reason).map_err(|error| {
+                let topic = &topic.name;
+                error!(
+                    topic,
+                    partition = index,
+                    error,
+                    "a replica cannot be set aside"
+                );
+                NotCreated
+            })?;
+            decided = order(image, &me(broker), here(broker, image.group));
+        }
     }
     let replicas = image.replicas.iter();
     let routes = replicas.map(|replica| (replica.replica, replica.node));
     broker.routes().add(image.group, routes);
-    let Some(mine) = mine else { return Ok(None) };
-    if let Some(known) = broker.topics().of_group(image.group) {
-        return Ok(Some(known));
-    }
-    if let Some(handle) = broker.runtime().handle(image.group) {
-        return Ok(Some(Arc::new(Partition::new(handle, Arc::clone(settings)))));
-    }
-    if broker.is_refused(image.group) {
-        return Ok(None);
-    }
+    let identity = |replica: &ReplicaImage| LogIdentity {
+        group: image.group,
+        replica: replica.replica,
+        topic_id: topic.id,
+        partition: index,
+    };
+    let mine = match decided {
+        Order::Create(mine) => mine,
+        Order::Lost(lost) => {
+            let why = "the node WAL was damaged, and has no record of this replica, which was ordered \
+                       before that";
+            node.note_lost(&identity(&lost), why.to_owned());
+            return Ok(None);
+        }
+        Order::Nothing | Order::SetAside { .. } => return Ok(None),
+        Order::Keep => return Ok(kept(broker, image.group, settings)),
+    };
     let order = GroupOrder {
-        identity: LogIdentity {
-            group: image.group,
-            replica: mine.replica,
-            topic_id: topic.id,
-            partition: index,
-        },
+        identity: identity(&mine),
         // Who joins later begins with the same configuration, and learns from the log that it is in.
         voters: image.first_voters.clone(),
         learners: Vec::new(),
@@ -306,6 +349,8 @@ fn local(
     };
     match burst::run(broker, || broker.runtime().create_group(&order)) {
         Ok(handle) => Ok(Some(Arc::new(Partition::new(handle, Arc::clone(settings))))),
+        // It is noted as lost.
+        Err(OpenError::Occupied { .. }) => Ok(None),
         Err(error) => {
             error!(topic = topic.name, partition = index, %error, "a replica cannot be created");
             Err(NotCreated)
@@ -313,7 +358,31 @@ fn local(
     }
 }
 
-/// Closes the partitions of topics that are being deleted, deletes their files, and says so to the node
+/// What this node has of a group.
+fn here(broker: &Broker, group: u64) -> Here {
+    if let Some(handle) = broker.runtime().handle(group) {
+        return Here::Open {
+            replica: handle.replica(),
+            contradicted: broker.is_contradicted(group),
+        };
+    }
+    let unopened = broker.runtime().node().unopened_of(group);
+    unopened.map_or(Here::Nothing, |of| Here::Unopened {
+        replica: of.identity.replica,
+        standing: of.standing,
+    })
+}
+
+/// The replica that is here and stays, where it is open.
+fn kept(broker: &Broker, group: u64, settings: &Arc<TopicSettings>) -> Option<Arc<Partition>> {
+    let known = broker.topics().of_group(group);
+    known.or_else(|| {
+        let handle = broker.runtime().handle(group)?;
+        Some(Arc::new(Partition::new(handle, Arc::clone(settings))))
+    })
+}
+
+/// Closes the partitions of topics that are being deleted, sets their files aside, and says so to the node
 /// that leads group 0, which has a topic forgotten when enough of its replicas are gone (L8). False as
 /// long as a topic is there: what was said may have been lost.
 async fn close(broker: &Arc<Broker>, closing: Vec<TopicImage>) -> bool {
@@ -326,19 +395,13 @@ async fn close(broker: &Arc<Broker>, closing: Vec<TopicImage>) -> bool {
                 }
             });
         }
-        let on_thread = Arc::clone(broker);
         let groups: Vec<u64> = topic.partitions.iter().map(|p| p.group).collect();
-        let removed = tokio::task::spawn_blocking(move || {
-            groups
-                .into_iter()
-                .try_for_each(|group| remove_for_good(&on_thread, group))
-        });
-        match removed.await.unwrap_or_else(|error| Err(error.to_string())) {
+        match set_aside_all(broker, groups, Reason::TopicDeleted).await {
             Ok(()) => closed.push(topic.id),
             Err(error) => {
                 warn!(
                     topic = topic.name,
-                    error, "a topic's files cannot be deleted yet"
+                    error, "a topic's files cannot be set aside yet"
                 );
             }
         }

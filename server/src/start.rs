@@ -14,7 +14,9 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use riverrun_replication::node::{CONTROLLER_GROUP, NodeSettings};
+use riverrun_replication::founding::Known;
+use riverrun_replication::node::{CONTROLLER_GROUP, NodeSettings, OpenError};
+use riverrun_replication::retry::Backoff;
 use riverrun_replication::runtime::Runtime;
 use riverrun_replication::{GroupConfig, GroupSettings};
 use riverrun_storage::LogIdentity;
@@ -25,13 +27,14 @@ use uuid::Uuid;
 
 use crate::broker::Broker;
 use crate::cluster::host::NodeHost;
-use crate::cluster::{duties, founding, leaders};
+use crate::cluster::{asides, duties, founding, leaders, replacement};
 use crate::config::{Config, TopicSettings};
 use crate::error::StartError;
 use crate::hooks::Hooks;
 use crate::net::{burst, listener};
 use crate::peers::{self, Peers};
 use crate::reconcile;
+use crate::reopen;
 
 /// How long a start waits for its partitions to be led.
 const LEADERS_WAIT: Duration = Duration::from_secs(5);
@@ -73,6 +76,9 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
         tokio::spawn(founding::check_cluster(Arc::clone(&broker)));
         tokio::spawn(duties::follow(Arc::downgrade(&broker)));
         tokio::spawn(leaders::follow(Arc::downgrade(&broker)));
+        tokio::spawn(replacement::follow(Arc::downgrade(&broker)));
+        tokio::spawn(asides::follow(Arc::downgrade(&broker)));
+        tokio::spawn(reopen::follow(Arc::downgrade(&broker)));
         register(&broker).await?;
         let applied = broker.catalog().watch();
         let done = reconcile::once(&broker).await;
@@ -275,63 +281,90 @@ fn data_error(path: &Path, what: impl ToString) -> StartError {
     }
 }
 
-/// Opens the data directory; commands that group 0 committed before are applied on the way.
+/// Opens the data directory; commands that group 0 committed before are applied on the way. What the machine
+/// lacks it may have later: that is waited out here, since no start after this one would find it sooner.
 async fn open(broker: &Arc<Broker>) -> Result<(), StartError> {
-    let hooks = Arc::new(Hooks::new(Arc::downgrade(broker)));
-    let broker = Arc::clone(broker);
-    let opening = tokio::task::spawn_blocking(move || {
-        let data = broker.config().data_dir.clone();
-        prepare(&data)?;
-        raise_descriptor_limit();
-        let shards = match broker.config().shards {
-            0 => thread::available_parallelism().map_or(1, usize::from),
-            shards => shards,
-        };
-        let settings = NodeSettings {
-            node_id: broker.config().node_id,
-            kernel_boot_id: kernel_boot_id(),
-            new_directory_id: Uuid::new_v4(),
-            start_token: broker.start_token(),
-            store: broker.config().store.clone(),
-            group: GroupConfig {
-                lag_ticks: ticks(broker.config().replica_lag),
-                seed: broker.seed(),
-                ..GroupConfig::default()
-            },
-            shards,
-        };
-        let disk = riverrun_storage::StdDisk::shared();
-        let of_group = |identity: &LogIdentity| group_settings(&broker, identity);
-        let (runtime, report) = Runtime::open(disk, &data, settings, of_group, hooks)
-            .map_err(|e| data_error(&data, e))?;
-        for refused in &report.refused {
-            let group = refused.identity.group;
-            if !refused.waits_for_room() {
-                broker.refuse(group, refused.identity.replica);
-            } else if group == CONTROLLER_GROUP {
-                return Err(data_error(&data, &refused.error));
+    let mut backoff = Backoff::default();
+    loop {
+        let on_thread = Arc::clone(broker);
+        let opening = tokio::task::spawn_blocking(move || open_once(&on_thread));
+        let opened = opening.await;
+        let data = &broker.config().data_dir;
+        match opened.unwrap_or_else(|e| Err(Opening::Ends(StartError::Fatal(e.to_string())))) {
+            Ok(()) => return Ok(()),
+            Err(Opening::Ends(error)) => return Err(error),
+            Err(Opening::Data(error)) if !error.may_pass() => return Err(data_error(data, error)),
+            Err(Opening::Data(error)) => {
+                let pause = backoff.next(broker.seed());
+                warn!(%error, ?pause, "the data directory cannot be opened yet");
+                tokio::time::sleep(pause).await;
             }
         }
-        if report.unclean_power_loss {
-            warn!("the machine stopped hard since the last start");
-        }
-        if let Some(id) = report.cluster_id {
-            broker.set_cluster_id(id);
-        }
-        if broker.set_runtime(runtime) {
-            Ok(())
-        } else {
-            Err(data_error(&data, "it was opened twice"))
-        }
-    });
-    opening
-        .await
-        .unwrap_or_else(|e| Err(StartError::Fatal(e.to_string())))
+    }
+}
+
+/// Why an opening did not succeed.
+enum Opening {
+    /// The directory could not be opened.
+    Data(OpenError),
+    /// There is no use in another try.
+    Ends(StartError),
+}
+
+fn open_once(broker: &Arc<Broker>) -> Result<(), Opening> {
+    let hooks = Arc::new(Hooks::new(Arc::downgrade(broker)));
+    let data = broker.config().data_dir.clone();
+    prepare(&data).map_err(Opening::Ends)?;
+    raise_descriptor_limit();
+    let shards = match broker.config().shards {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        shards => shards,
+    };
+    let settings = NodeSettings {
+        node_id: broker.config().node_id,
+        kernel_boot_id: kernel_boot_id(),
+        new_directory_id: Uuid::new_v4(),
+        start_token: broker.start_token(),
+        store: broker.config().store.clone(),
+        group: GroupConfig {
+            lag_ticks: ticks(broker.config().replica_lag),
+            seed: broker.seed(),
+            ..GroupConfig::default()
+        },
+        shards,
+    };
+    let disk = riverrun_storage::StdDisk::shared();
+    // What would end the start is looked for before the start is counted (R15).
+    founding_record(&*disk, &data).map_err(Opening::Data)?;
+    let of_group = |identity: &LogIdentity| group_settings(broker, identity);
+    let (runtime, report) =
+        Runtime::open(disk, &data, settings, of_group, hooks).map_err(Opening::Data)?;
+    if report.unclean_power_loss {
+        warn!("the machine stopped hard since the last start");
+    }
+    if let Some(id) = report.cluster_id {
+        broker.set_cluster_id(id);
+    }
+    if broker.set_runtime(runtime) {
+        Ok(())
+    } else {
+        Err(Opening::Ends(data_error(&data, "it was opened twice")))
+    }
+}
+
+/// Looks whether the record of the cluster can be read.
+fn founding_record(disk: &dyn riverrun_storage::Disk, data: &Path) -> Result<(), OpenError> {
+    Known::read(disk, data)
+        .map(drop)
+        .map_err(|source| OpenError::Io {
+            what: "read node/cluster, the record of the cluster",
+            source,
+        })
 }
 
 /// What the image that was found says of a group's settings. What has been committed behind it is
 /// made good before anybody is served.
-fn group_settings(broker: &Broker, identity: &LogIdentity) -> GroupSettings {
+pub(crate) fn group_settings(broker: &Broker, identity: &LogIdentity) -> GroupSettings {
     if identity.group == CONTROLLER_GROUP {
         return TopicSettings::controller_settings();
     }

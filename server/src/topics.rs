@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use riverrun_replication::controller::ReplicaImage;
+use riverrun_replication::reconciler::Standing;
 use riverrun_wire::ErrorCode;
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
@@ -34,8 +35,8 @@ pub(crate) struct TopicPartition {
     pub(crate) replicas: Vec<ReplicaImage>,
     /// This node's replica of it.
     pub(crate) local: Option<Arc<Partition>>,
-    /// This node has a replica of it, which is out of service: its files are damaged or gone.
-    pub(crate) refused: bool,
+    /// This node has a replica of it that is not open, and what is the matter with it.
+    pub(crate) unopened: Option<Standing>,
     /// This node was ordered to create a replica of it and could not yet.
     pub(crate) missing: bool,
 }
@@ -45,7 +46,7 @@ impl TopicPartition {
     pub(crate) fn here(&self) -> Result<&Arc<Partition>, ErrorCode> {
         match &self.local {
             Some(local) => Ok(local),
-            None if self.refused || self.missing => Err(ErrorCode::KafkaStorageError),
+            None if self.unopened.is_some() || self.missing => Err(ErrorCode::KafkaStorageError),
             None => Err(ErrorCode::NotLeaderOrFollower),
         }
     }

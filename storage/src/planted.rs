@@ -51,11 +51,33 @@ pub enum Bug {
     R2b,
     /// R3: a replica whose log is gone begins again as an empty voter.
     R3,
+    /// F2: a directory whose identity is gone is founded over.
+    FoundOverData,
+    /// R9: a replica is replaced as soon as any other one is whole.
+    ReplaceWithoutMajority,
+    /// R9: a successor that is being filled counts as whole.
+    LearnerCountsAsWhole,
+    /// R9: an order is carried out though the replicas on whose word it stands have changed.
+    OrderOnOldWord,
+    /// R11: what the image does not know counts as deleted.
+    ForgottenImageDeletes,
+    /// R11: the files of a contradicted replica go like those of a replaced one.
+    ContradictedDeleted,
+    /// R16: an error of the disk while a log is opened counts as its loss.
+    ErrorIsLost,
+    /// R12: a creation takes away what lies in its directory.
+    CreateOverALog,
+    /// R10: what was replaced is deleted at once.
+    DeleteBeforeFilled,
+    /// R10: the directory's new name is not synced before its place is taken.
+    AsideNotSynced,
+    /// R12: nothing is kept of a damage of the node WAL that was met.
+    DamageForgotten,
 }
 
 impl Bug {
     /// All of them, for a hunt.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 31] = [
         Self::AckBeforePersist,
         Self::FollowerAckBeforePersist,
         Self::SkipI4Barrier,
@@ -76,6 +98,17 @@ impl Bug {
         Self::R1,
         Self::R2b,
         Self::R3,
+        Self::FoundOverData,
+        Self::ReplaceWithoutMajority,
+        Self::LearnerCountsAsWhole,
+        Self::OrderOnOldWord,
+        Self::ForgottenImageDeletes,
+        Self::ContradictedDeleted,
+        Self::ErrorIsLost,
+        Self::CreateOverALog,
+        Self::DeleteBeforeFilled,
+        Self::AsideNotSynced,
+        Self::DamageForgotten,
     ];
 
     /// The name that a hunt is asked for.
@@ -102,6 +135,17 @@ impl Bug {
             Self::R1 => "r1",
             Self::R2b => "r2b",
             Self::R3 => "r3",
+            Self::FoundOverData => "found_over_data",
+            Self::ReplaceWithoutMajority => "replace_without_majority",
+            Self::LearnerCountsAsWhole => "learner_counts_as_whole",
+            Self::OrderOnOldWord => "order_on_old_word",
+            Self::ForgottenImageDeletes => "forgotten_image_deletes",
+            Self::ContradictedDeleted => "contradicted_deleted",
+            Self::ErrorIsLost => "error_is_lost",
+            Self::CreateOverALog => "create_over_a_log",
+            Self::DeleteBeforeFilled => "delete_before_filled",
+            Self::AsideNotSynced => "aside_not_synced",
+            Self::DamageForgotten => "damage_forgotten",
         }
     }
 

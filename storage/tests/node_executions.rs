@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -412,6 +413,80 @@ fn w3_a_bad_record_before_a_later_round_is_damage() {
     assert!(recovery.groups[&2].recovering);
 }
 
+/// One bad record took all that lay behind it in its round along, though it could be read.
+#[test]
+fn w3_what_lies_behind_a_bad_record_in_its_round_counts() {
+    let vote = |group| RoundItem {
+        group,
+        hard_state: Some(HardState {
+            term: 5,
+            vote: 3,
+            commit: 0,
+        }),
+        ..RoundItem::default()
+    };
+    // A bad body, whose header leads to the next record, and a bad length, which does not.
+    for at in [60, 1] {
+        let mut node = Node::new(1 << 20);
+        for group in 1..=3 {
+            node.create(group, 0);
+        }
+        node.round((1..=3).map(vote).collect());
+        node.round(vec![vote(1)]);
+        let bad = records(&node.disk).iter().find(|r| r.1 == 4).unwrap().0;
+        node.stop();
+        assert!(node.disk.flip_bit(Path::new(WAL), bad + at, 3));
+        let recovery = node.restart();
+        let damage = recovery.damage.unwrap();
+        assert_eq!(damage.places, [(bad, 80)]);
+        // The first group has a record behind the gap, and lacks one; the others lack none.
+        assert_eq!(damage.affected, [1], "byte {at}");
+        for group in [2, 3] {
+            assert_eq!(recovery.groups[&group].hard_state.term, 5);
+        }
+        // It stands until everybody that it may concern was accounted for (R12).
+        let standing = node.store().damage().unwrap();
+        assert_eq!(standing.ordered_below, u64::MAX);
+        node.store().checkpoint().unwrap();
+        assert_eq!(node.restart().damage, None);
+        assert_eq!(node.store().damage(), Some(standing));
+        node.store().bound_damage(77).unwrap();
+        node.restart();
+        assert_eq!(node.store().damage().unwrap().ordered_below, 77);
+        node.store().forget_damage().unwrap();
+        node.restart();
+        assert_eq!(node.store().damage(), None);
+    }
+}
+
+/// R14: an older copy of the WAL, or of the identity, that is put back beside newer files is found.
+#[test]
+fn r14_an_older_copy_beside_newer_files_is_found() {
+    let wal = Path::new(WAL);
+    let mut node = Node::new(1 << 20);
+    node.create(1, 0);
+    let old = node.disk.durable_image(wal).unwrap();
+    let vote = RoundItem {
+        group: 1,
+        hard_state: Some(HardState {
+            term: 5,
+            vote: 3,
+            commit: 0,
+        }),
+        ..RoundItem::default()
+    };
+    node.round(vec![vote]);
+    node.store().checkpoint().unwrap();
+    node.store().close_clean().unwrap();
+    node.stop();
+    assert!(node.disk.put_durable_image(wal, old));
+    let recovery = node.restart();
+    let damage = recovery.damage.unwrap();
+    assert_eq!(damage.affected, [1], "its vote is forgotten");
+    assert!(recovery.groups[&1].recovering);
+    assert!(node.store().damage().is_some());
+}
+
 #[test]
 fn w3_a_replica_that_may_have_forgotten_its_vote_takes_a_term_above_all_that_it_knew() {
     let mut node = Node::new(1 << 20);
@@ -435,7 +510,9 @@ fn w3_a_replica_that_may_have_forgotten_its_vote_takes_a_term_above_all_that_it_
     node.round(vec![item(1, vec![data(1, 6, 40)], &log), vote(2, 7)]);
     let bad = records(&node.disk).iter().find(|r| r.1 == 5).unwrap().0;
     node.stop();
-    assert!(node.disk.flip_bit(Path::new(WAL), bad + 70, 3));
+    for record in [bad, bad + 80] {
+        assert!(node.disk.flip_bit(Path::new(WAL), record + 70, 3));
+    }
     let recovery = node.restart();
     assert_eq!(recovery.damage.unwrap().affected, [1, 2, 3]);
     let hard_state = |group| recovery.groups[&group].hard_state;
@@ -929,14 +1006,24 @@ fn w8_a_poisoned_log_is_read_again_from_the_wal() {
     log.fails.store(true, Ordering::Relaxed);
     let result = node.round(vec![item(1, vec![data(3, 1, 600 << 10)], &log)]);
     assert_eq!(result.failed.len(), 1);
-    let record = node.store().read_group(1).unwrap().unwrap();
+    let record = node
+        .store()
+        .read_groups(&BTreeSet::from([1]))
+        .unwrap()
+        .remove(&1)
+        .unwrap();
     assert_eq!(
         (held(&record), record.durable_index),
         (vec![(1, 1), (2, 1)], 2)
     );
     // The checkpoint cannot sync it either, so its entries move to a side file ...
     node.store().checkpoint().unwrap();
-    let record = node.store().read_group(1).unwrap().unwrap();
+    let record = node
+        .store()
+        .read_groups(&BTreeSet::from([1]))
+        .unwrap()
+        .remove(&1)
+        .unwrap();
     assert_eq!(held(&record), [(1, 1), (2, 1)]);
     // ... where a restart finds them.
     let record = node.restart().groups.remove(&1).unwrap();

@@ -90,7 +90,7 @@ fn a_damaged_partition_is_named_and_the_others_serve() {
     let said = node.errors();
     let line = said
         .lines()
-        .find(|line| line.contains("a partition is out of service"))
+        .find(|line| line.contains("a replica is not open"))
         .unwrap_or_else(|| panic!("no line about it: {said}"));
     assert!(
         line.contains(log.to_str().unwrap()) && line.contains("byte"),

@@ -11,8 +11,8 @@ use rand_chacha::ChaCha8Rng;
 use riverrun_record::{BatchBuilder, Compression, NO_TIMESTAMP, stamp};
 use riverrun_replication::controller::{
     AddPartitions, AllocateProducerIds, Command, Controller, CreateTopic, FenceBroker,
-    FoundCluster, Founder, MarkTopicClosing, NewPartition, RegisterBroker, RemoveTopic,
-    ReplaceReplica, SetTopicConfigs, encode_batch,
+    FoundCluster, Founder, MarkTopicClosing, NewPartition, OnWord, RegisterBroker, RemoveTopic,
+    ReplaceReplica, SetTopicConfigs, TopicsGone, encode_batch,
 };
 use riverrun_replication::node::CONTROLLER_DIR;
 use serde_json::{Value, json};
@@ -89,9 +89,16 @@ pub(crate) fn commands() -> Vec<Command> {
             partition: 1,
             old: 1_048_577,
             node: 7,
+            on_word: Some(OnWord {
+                others: vec![1_048_578, 1_048_579],
+            }),
         }),
         Command::MarkTopicClosing(MarkTopicClosing { id: bytes(TOPIC) }),
         Command::RemoveTopic(RemoveTopic { id: bytes(0x99) }),
+        Command::TopicsGone(TopicsGone {
+            node: 7,
+            topics: vec![bytes(0x99)],
+        }),
     ]
 }
 
@@ -114,9 +121,11 @@ fn expected() -> Vec<Value> {
             "set": {"max.message.bytes": "2000"}, "unset": ["write.caching"]}),
         json!({"command": "AllocateProducerIds", "count": 1000}),
         json!({"command": "ReplaceReplica", "topic_id": topic, "partition": 1,
-            "old_replica": 1_048_577, "node": 7}),
+            "old_replica": 1_048_577, "node": 7, "on_word_of": [1_048_578, 1_048_579]}),
         json!({"command": "MarkTopicClosing", "topic_id": topic}),
         json!({"command": "RemoveTopic", "topic_id": Uuid::from_u128(0x99).to_string()}),
+        json!({"command": "TopicsGone", "node": 7,
+            "topic_ids": [Uuid::from_u128(0x99).to_string()]}),
     ];
     let mut lines = Vec::new();
     for (offset, mut line) in fields.into_iter().enumerate() {

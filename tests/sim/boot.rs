@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use riverrun_replication::controller::{ClosedTopics, Controller};
+use riverrun_replication::controller::{ClosedTopics, Controller, PartitionImage};
 use riverrun_replication::leaders::LeaderTable;
-use riverrun_replication::node::{GroupOrder, Node, NodeSettings, OpenError};
+use riverrun_replication::node::{GroupOrder, Node, NodeSettings, OpenError, Unopened};
+use riverrun_replication::reconciler::{Me, Order, Standing, order};
 use riverrun_replication::shard::{Input, Shard};
 use riverrun_replication::{GroupConfig, GroupSettings, PartitionHandle};
 use riverrun_storage::disk::mem::CrashModel;
+use riverrun_storage::format::aside::Reason;
 use riverrun_storage::node::{NodeConfig, NodeError};
 use riverrun_storage::planted::{self, Bug};
 use riverrun_storage::{EntryKind, LogConfig, LogIdentity};
@@ -19,6 +21,7 @@ use crate::host::{Flusher, Fuse, Process, View, data_dir};
 use crate::invariants::Violation;
 use crate::plan::{Fault, Plan};
 use crate::topics::place_of;
+use crate::words::Words;
 use crate::world::{CONTROLLER, Event, World};
 
 fn directory(node: usize, number: u128) -> Uuid {
@@ -138,8 +141,8 @@ impl World {
             lanes: BTreeMap::<u64, VecDeque<_>>::new(),
             flusher: Flusher::Idle,
             failed: BTreeSet::new(),
-            refused: BTreeMap::new(),
-            refused_for_now: BTreeSet::new(),
+            contradicted: BTreeSet::new(),
+            words: Words::default(),
             must_reconcile: false,
             members_told: BTreeMap::new(),
             leaders: LeaderTable::default(),
@@ -151,13 +154,9 @@ impl World {
             coming: None,
             answered: BTreeMap::new(),
         };
-        for refused in opened.refused {
-            let (group, replica) = (refused.identity.group, refused.identity.replica);
-            process.refused.insert(group, replica);
-            self.mark_short(group, node);
-            if self.refused(node, group, replica, &refused.error) {
-                process.refused_for_now.insert(group);
-            }
+        for unopened in &opened.unopened {
+            self.mark_short(unopened.identity.group, node);
+            self.judge_unopened(node, unopened);
         }
         let mut inputs = Vec::new();
         for partition in opened.partitions {
@@ -188,8 +187,7 @@ impl World {
             Ok(view) => view,
             Err(_) if self.nemesis.may_be_damaged(node) => {
                 // A flipped bit in an old batch is met when it is read.
-                process.refused.insert(group, handle.replica());
-                self.operator.is_lost(group, handle.replica(), node);
+                process.contradicted.insert(group);
                 self.mark_short(group, node);
                 return false;
             }
@@ -243,29 +241,72 @@ impl World {
         }
     }
 
-    /// A partition may be refused only where something was done to the disk. True where that passes.
-    fn refused(&mut self, node: usize, group: u64, replica: u64, error: &OpenError) -> bool {
-        use riverrun_storage::LogError;
-        let passes = matches!(
-            error,
-            OpenError::Log(LogError::Full { .. } | LogError::Io { .. })
-        );
-        if passes && self.nemesis.may_refuse(node) {
-            // Started again when the disk takes calls again.
-            let at = self.clock.now_us() + 1000 * MS;
-            self.nemesis.restart_later(node, at);
-            return true;
+    /// A replica may stay unopened only where something was done to the disk; and one that is merely
+    /// unavailable only while the disk refuses calls.
+    fn judge_unopened(&mut self, node: usize, unopened: &Unopened) {
+        let allowed = match unopened.standing {
+            Standing::Unavailable => self.nemesis.may_refuse(node),
+            Standing::Damaged | Standing::Lost => self.nemesis.may_be_damaged(node),
+        };
+        if unopened.standing == Standing::Unavailable && allowed {
+            let life = self.hosts.get(node).map_or(0, |host| host.life);
+            self.clock.after(1000 * MS, Event::Reopen { node, life });
         }
-        if self.nemesis.may_be_damaged(node) {
-            self.operator.is_lost(group, replica, node);
-        } else {
-            let detail = format!("node {node} refuses an undamaged partition: {error}");
+        if !allowed {
+            let detail = format!("node {node} does not open an undamaged partition: {unopened:?}");
             self.check(Err(Violation::new(
                 "recovery_accepts_what_a_crash_leaves",
                 detail,
             )));
         }
-        false
+    }
+
+    /// What was unavailable is tried again.
+    pub fn reopen(&mut self, node: usize, life: u64) {
+        let plan = self.plan.clone();
+        let Some(process) = self.process(node) else {
+            return;
+        };
+        if !matches!(process.flusher, Flusher::Idle) {
+            self.clock.after(10 * MS, Event::Reopen { node, life });
+            return;
+        }
+        let opened = process
+            .node
+            .retry_unavailable(|identity| settings_of(&plan, identity.topic_id));
+        if self.is_blown(node) {
+            return self.crash_inside(node);
+        }
+        let mut inputs = Vec::new();
+        for partition in opened {
+            let Some(mut process) = self
+                .hosts
+                .get_mut(node)
+                .and_then(|host| host.process.take())
+            else {
+                return;
+            };
+            let handle = process.node.handle(partition.id());
+            let sound = handle.is_none_or(|handle| self.found(node, &mut process, &handle));
+            if sound {
+                self.promises_are_kept(node, &partition);
+                inputs.push(process.place(partition.id(), Input::Add(Box::new(partition))));
+            }
+            if let Some(host) = self.hosts.get_mut(node) {
+                host.process = Some(process);
+            }
+        }
+        self.turn(node, inputs);
+        let waits = self.process(node).is_some_and(|process| {
+            let unopened = process.node.unopened();
+            unopened
+                .iter()
+                .any(|of| of.standing == Standing::Unavailable)
+        });
+        if waits {
+            self.clock.after(1000 * MS, Event::Reopen { node, life });
+        }
+        self.reconcile(node);
     }
 
     fn cannot_open(&mut self, node: usize, error: &OpenError) {
@@ -364,7 +405,6 @@ impl World {
         self.summary.disks_lost += 1;
         self.memory_lost(node);
         self.end_process(node);
-        self.operator.has_new_disk(node);
         let Some(host) = self.hosts.get_mut(node) else {
             return;
         };
@@ -407,23 +447,12 @@ impl World {
             process.must_reconcile = true;
             return;
         }
-        if process.node.handle(group).is_some() {
-            let shard = process.shard_of(group);
-            self.turn(node, vec![(shard, Input::Remove { group })]);
-            let Some(process) = self.process_mut(node) else {
-                return;
-            };
-            if let Err(error) = process.node.remove_group(group) {
-                return self.order_failed(node, &error);
-            }
-        }
         let Some(process) = self.process_mut(node) else {
             return;
         };
         process.lanes.remove(&group);
         match process.node.create_group(&order) {
             Ok(partition) => {
-                process.refused.remove(&group);
                 process.failed.remove(&group);
                 process.views.insert(group, View::default());
                 let input = process.place(group, Input::Add(Box::new(partition)));
@@ -432,6 +461,9 @@ impl World {
                     self.crash_inside(node);
                 }
             }
+            // It is noted as lost.
+            Err(OpenError::Occupied { .. } | OpenError::Refused(_))
+                if self.nemesis.may_be_damaged(node) => {}
             Err(error) => self.order_failed(node, &error),
         }
     }
@@ -448,84 +480,149 @@ impl World {
         }
     }
 
-    /// Removes a replica that is no member any more.
-    pub fn remove(&mut self, node: usize, group: u64) {
+    /// Takes a replica out of service for good. False where it has to wait.
+    pub fn set_aside(&mut self, node: usize, group: u64, reason: Reason) -> bool {
         let Some(process) = self.process_mut(node) else {
-            return;
+            return true;
         };
-        let known = process.node.handle(group).is_some() || process.refused.contains_key(&group);
-        if !known || !matches!(process.flusher, Flusher::Idle) {
-            return;
+        let known = process.node.handle(group).is_some() || process.unopened(group).is_some();
+        if !known {
+            return true;
         }
+        if !matches!(process.flusher, Flusher::Idle) {
+            process.must_reconcile = true;
+            return false;
+        }
+        let identity = process.node.identity_of(group);
+        let had_files = process.node.has_files(group);
         let shard = process.shard_of(group);
         self.turn(node, vec![(shard, Input::Remove { group })]);
         let Some(process) = self.process_mut(node) else {
-            return;
+            return true;
         };
         process.views.remove(&group);
         process.lanes.remove(&group);
-        process.refused.remove(&group);
-        process.refused_for_now.remove(&group);
-        if let Err(error) = process.node.remove_group(group) {
+        process.contradicted.remove(&group);
+        if let Err(error) = process.node.set_aside(group, reason) {
             self.order_failed(node, &error);
         } else if self.is_blown(node) {
             self.crash_inside(node);
+        } else if let Some(identity) = identity.filter(|_| had_files) {
+            self.check_aside(node, &identity);
         }
+        true
+    }
+
+    /// Who a node is to the function that decides.
+    #[must_use]
+    pub fn me(&self, node: usize) -> Option<Me> {
+        let process = self.process(node)?;
+        Some(Me {
+            node: node_id(node),
+            directory: process.node.directory_id(),
+            ordered_below: process
+                .node
+                .store()
+                .damage()
+                .map(|damage| damage.ordered_below),
+        })
     }
 
     /// Does what the controller's image orders this node to do.
     pub fn reconcile(&mut self, node: usize) {
-        let Some(process) = self.process(node) else {
+        let (Some(process), Some(me)) = (self.process(node), self.me(node)) else {
             return;
         };
-        let directory = process.node.directory_id();
-        let own = node_id(node);
         let mut wanted = Vec::new();
-        let mut waits = false;
         let topics = process.controller.image().topics.values();
         for topic in topics.filter(|topic| !topic.closing) {
-            for partition in &topic.partitions {
-                let of_this_node = partition.replicas.iter().filter(|replica| {
-                    replica.node == own && (replica.directory == directory || planted::is(Bug::R3))
-                });
-                for replica in of_this_node {
-                    let here = process
-                        .node
-                        .handle(partition.group)
-                        .map(|handle| handle.replica());
-                    let refused = process.refused.get(&partition.group).copied();
-                    let refused = refused.filter(|_| !planted::is(Bug::R3));
-                    // One that is still a member goes when the group has let it go.
-                    let needed = here.filter(|old| {
-                        *old < replica.replica
-                            && !planted::is(Bug::R3)
-                            && !self.operator.is_set_aside(partition.group, *old)
-                            && self.is_member(partition.group, *old)
-                    });
-                    if needed.is_some() {
-                        waits = true;
-                        continue;
-                    }
-                    let newest = here.max(refused).unwrap_or(0);
-                    if newest < replica.replica
-                        && !self.operator.is_retired(partition.group, replica.replica)
-                    {
-                        let voters = partition.first_voters.clone();
-                        wanted.push((partition.group, replica.replica, topic.id, voters));
-                    }
-                }
+            for (number, partition) in (0..).zip(&topic.partitions) {
+                let here = process.here(partition.group);
+                wanted.push((
+                    topic.id,
+                    number,
+                    partition.clone(),
+                    order(partition, &me, here),
+                ));
             }
         }
         self.learn_groups(node);
-        waits |= !self.close_topics(node);
+        let mut waits = !self.close_topics(node);
+        for (topic, number, partition, decided) in wanted {
+            waits |= !self.carry_out(node, topic, number, &partition, decided);
+        }
         if let Some(process) = self.process_mut(node) {
             process.must_reconcile |= waits;
         }
-        for (group, replica, topic, voters) in wanted {
-            let order = self.order(group, replica, topic, voters);
-            self.create(node, order);
-        }
         self.want_members(node);
+    }
+
+    /// Does what was decided about a partition; false where something waits.
+    fn carry_out(
+        &mut self,
+        node: usize,
+        topic: Uuid,
+        number: i32,
+        partition: &PartitionImage,
+        decided: Order,
+    ) -> bool {
+        let group = partition.group;
+        let decided = if planted::is(Bug::R3) {
+            self.as_an_empty_voter(node, partition).unwrap_or(decided)
+        } else {
+            decided
+        };
+        match decided {
+            Order::Keep | Order::Nothing => true,
+            Order::SetAside {
+                replica,
+                reason,
+                when_let_go,
+            } => {
+                // A learner of the plan is nobody's to set aside.
+                if self.learner_of(group) == Some(replica) {
+                    return true;
+                }
+                if when_let_go && self.is_member(group, replica) {
+                    return false;
+                }
+                self.operator.retire(group, replica);
+                if !self.set_aside(node, group, reason) {
+                    return false;
+                }
+                if let Some(process) = self.process_mut(node) {
+                    process.must_reconcile = true;
+                }
+                false
+            }
+            Order::Lost(lost) => {
+                let order = self.order(group, lost.replica, topic, Vec::new());
+                if let Some(process) = self.process_mut(node) {
+                    let why = "the node WAL was damaged".to_owned();
+                    process.node.note_lost(&order.identity, why);
+                }
+                true
+            }
+            Order::Create(mine) => {
+                if self.operator.is_retired(group, mine.replica) {
+                    return true;
+                }
+                let voters = partition.first_voters.clone();
+                let mut order = self.order(group, mine.replica, topic, voters);
+                order.identity.partition = number;
+                self.create(node, order);
+                true
+            }
+        }
+    }
+
+    /// The planted bug: what is not there, or not open, is begun anew under its old id.
+    fn as_an_empty_voter(&self, node: usize, partition: &PartitionImage) -> Option<Order> {
+        let process = self.process(node)?;
+        let own = node_id(node);
+        let mine = partition.replicas.iter().find(|at| at.node == own)?;
+        let is_open = process.node.handle(partition.group).is_some();
+        (!is_open).then_some(Order::Create(*mine))
     }
 
     /// Groups that a node's image shows become known to clients.

@@ -37,6 +37,24 @@ pub fn named_by(bug: Bug) -> &'static [&'static str] {
         Bug::L3 => &["committed_agrees", "same_index_and_term_same_bytes"],
         Bug::L6 => &["leaders_known"],
         Bug::L8 => &["nothing_outlives_its_topic"],
+        Bug::FoundOverData => &["acknowledged_is_never_lost", "promises_outlive_a_crash"],
+        Bug::ReplaceWithoutMajority | Bug::LearnerCountsAsWhole | Bug::OrderOnOldWord => &[
+            "acknowledged_is_never_lost",
+            "successors_stand_on_a_majority",
+        ],
+        Bug::ForgottenImageDeletes | Bug::ContradictedDeleted | Bug::DeleteBeforeFilled => {
+            &["acknowledged_is_never_lost", "nothing_is_deleted_unproven"]
+        }
+        Bug::ErrorIsLost => &[
+            "acknowledged_is_never_lost",
+            "recovery_accepts_what_a_crash_leaves",
+        ],
+        Bug::CreateOverALog | Bug::DamageForgotten => &[
+            "acknowledged_is_never_lost",
+            "one_vote_per_replica_and_term",
+            "promises_outlive_a_crash",
+        ],
+        Bug::AsideNotSynced => &["recovery_accepts_what_a_crash_leaves"],
         Bug::R1 => &["acknowledged_is_never_lost"],
         Bug::R2b => &["acknowledged_is_never_lost", "what_is_counted_is_held"],
         Bug::R3 => &[

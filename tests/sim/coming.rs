@@ -342,15 +342,16 @@ impl World {
         let Some(process) = self.process(node) else {
             return;
         };
-        if process.node.handle(CONTROLLER).is_some()
-            || process.refused_for_now.contains(&CONTROLLER)
-        {
+        if process.node.handle(CONTROLLER).is_some() {
             return;
         }
-        if process.refused.contains_key(&CONTROLLER) {
+        if process.cannot_go_on(CONTROLLER) {
             // It cannot go on with this directory.
             self.lose_disk(node);
             self.start_later(node);
+            return;
+        }
+        if process.unopened(CONTROLLER).is_some() {
             return;
         }
         let Some(known) = &process.known else { return };

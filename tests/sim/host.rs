@@ -10,8 +10,9 @@ use riverrun_replication::founding::Known;
 use riverrun_replication::group::Op;
 use riverrun_replication::leaders::LeaderTable;
 use riverrun_replication::members::Members;
-use riverrun_replication::node::{Node, RoundUnderWay};
+use riverrun_replication::node::{Node, RoundUnderWay, Unopened};
 use riverrun_replication::partition::Partition;
+use riverrun_replication::reconciler::{Here, Standing};
 use riverrun_replication::shard::{Input, Shard};
 use riverrun_storage::disk::mem::{MemDisk, MemSnapshot, Operation, SlowSyncs, Times};
 use riverrun_storage::node::{NodeError, RoundResult};
@@ -21,6 +22,7 @@ use uuid::Uuid;
 use crate::coming::Coming;
 use crate::invariants::{Checked, offsets_dense};
 use crate::mark::Mark;
+use crate::words::Words;
 
 /// Where every node keeps its data on its own disk.
 #[must_use]
@@ -175,10 +177,10 @@ pub struct Process {
     pub flusher: Flusher,
     /// Groups whose failure was reported, so that their fencing is no surprise.
     pub failed: BTreeSet<u64>,
-    /// Groups that are out of service here, with the replica.
-    pub refused: BTreeMap<u64, u64>,
-    /// Those of them that the next start may find again: the disk had no room, say.
-    pub refused_for_now: BTreeSet<u64>,
+    /// Groups of which this node's replica contradicts its leader (R2b).
+    pub contradicted: BTreeSet<u64>,
+    /// What it asks the leaders of groups whose replicas here cannot go on.
+    pub words: Words,
     /// Commands were applied that may concern this node's replicas.
     pub must_reconcile: bool,
     /// Whom each group was told to have as members last, and which replica was told.
@@ -206,6 +208,36 @@ impl Process {
     #[must_use]
     pub fn shard_of(&self, group: u64) -> usize {
         usize::try_from(group % self.shards.len().max(1) as u64).unwrap_or(0)
+    }
+
+    /// The replica of a group that is here and not open.
+    #[must_use]
+    pub fn unopened(&self, group: u64) -> Option<Unopened> {
+        self.node.unopened_of(group)
+    }
+
+    /// Whether this node's replica of a group has to be replaced.
+    #[must_use]
+    pub fn cannot_go_on(&self, group: u64) -> bool {
+        let unopened = self.unopened(group);
+        self.contradicted.contains(&group)
+            || unopened.is_some_and(|of| of.standing != Standing::Unavailable)
+    }
+
+    /// What this node has of a group.
+    #[must_use]
+    pub fn here(&self, group: u64) -> Here {
+        if let Some(handle) = self.node.handle(group) {
+            return Here::Open {
+                replica: handle.replica(),
+                contradicted: self.contradicted.contains(&group),
+            };
+        }
+        self.unopened(group)
+            .map_or(Here::Nothing, |of| Here::Unopened {
+                replica: of.identity.replica,
+                standing: of.standing,
+            })
     }
 
     /// The partition of a group, where it is in service here.

@@ -16,6 +16,7 @@
 //! | `operator`, `members` | brokers, topics, replacement of replicas; the members of groups |
 //! | `topics` | topics that are deleted, and their namesakes |
 //! | `nemesis`, `story` | faults; faults that follow each other on purpose |
+//! | `words` | replicas that cannot go on: what their leaders say, and who takes their place |
 //! | `witness` | what replicas tell each other, and count of each other |
 //! | `settle` | the end: progress, then comparison |
 //! | `invariants` | what must never be seen, one file each |
@@ -47,6 +48,7 @@ pub mod summary;
 pub mod topics;
 pub mod trace;
 pub mod witness;
+pub mod words;
 pub mod workload;
 pub mod world;
 

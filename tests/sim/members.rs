@@ -9,7 +9,7 @@ use crate::world::{CONTROLLER, World};
 
 impl World {
     /// The members of a group by an image, and the learner that the plan wants beside them.
-    fn members_by(&self, image: &Image, group: u64) -> Option<Members> {
+    pub(crate) fn members_by(&self, image: &Image, group: u64) -> Option<Members> {
         if group == CONTROLLER {
             let members = Members {
                 voters: image.quorum.ids(true).collect(),

@@ -15,6 +15,7 @@ use riverrun_replication::lives::{Life, judge};
 use riverrun_replication::partition::Partition;
 use riverrun_replication::shard::Input;
 use riverrun_replication::{Acks, Produce, Role, Ticket};
+use riverrun_storage::format::aside::Reason;
 use riverrun_storage::planted::{self, Bug};
 use uuid::Uuid;
 
@@ -34,10 +35,6 @@ const SESSION_US: u64 = 3 * SECOND;
 pub struct Operator {
     /// The latest start seen of every data directory (R3).
     seen: BTreeMap<Uuid, Start>,
-    /// Replicas that are lost, and the node that they were on.
-    lost: BTreeMap<(u64, u64), usize>,
-    /// All that ever were.
-    set_aside: BTreeSet<(u64, u64)>,
     /// Replicas that were removed and must never come back.
     retired: BTreeSet<(u64, u64)>,
     /// Learners that the plan wants, by the group's place, and the replica that each became.
@@ -46,6 +43,8 @@ pub struct Operator {
     next_learner: u64,
     moves: Vec<u64>,
     requests: u64,
+    /// Batches of group 0 below this offset were looked at for replicas that they replace.
+    pub(crate) judged_to: i64,
 }
 
 impl Operator {
@@ -55,8 +54,6 @@ impl Operator {
         let learners = plan.groups.iter().enumerate();
         Self {
             seen: BTreeMap::new(),
-            lost: BTreeMap::new(),
-            set_aside: BTreeSet::new(),
             retired: BTreeSet::new(),
             learners: learners
                 .filter_map(|(place, group)| Some((place, (group.learner?, None))))
@@ -64,6 +61,7 @@ impl Operator {
             next_learner: 0,
             moves: Vec::new(),
             requests: 0,
+            judged_to: 0,
         }
     }
 
@@ -78,32 +76,16 @@ impl Operator {
         !is_copy
     }
 
-    /// A replica is lost.
-    pub fn is_lost(&mut self, group: u64, replica: u64, node: usize) {
-        if !planted::is(Bug::R3) {
-            self.lost.insert((group, replica), node);
-            self.set_aside.insert((group, replica));
-        }
-    }
-
-    /// The topic of a place is no more, and with it its learner and what was lost of its group.
-    pub fn is_deleted(&mut self, group: u64, place: usize) {
-        self.lost.retain(|(of, _), _| *of != group);
+    /// The topic of a place is no more, and with it its learner.
+    pub fn is_deleted(&mut self, place: usize) {
         if let Some((_, learner)) = self.learners.get_mut(&place) {
             *learner = None;
         }
     }
 
-    /// The disk of a node is a new one: what was lost of group 0 went with the old one.
-    pub fn has_new_disk(&mut self, node: usize) {
-        self.lost
-            .retain(|(group, _), on| *group != CONTROLLER || *on != node);
-    }
-
-    /// Whether a replica was ever called lost.
-    #[must_use]
-    pub fn is_set_aside(&self, group: u64, replica: u64) -> bool {
-        self.set_aside.contains(&(group, replica))
+    /// A replica is removed and must never come back.
+    pub fn retire(&mut self, group: u64, replica: u64) {
+        self.retired.insert((group, replica));
     }
 
     /// Whether a replica was removed.
@@ -117,18 +99,6 @@ impl Operator {
         if self.moves.len() < 2 {
             self.moves.push(draw);
         }
-    }
-
-    /// Whether a lost replica waits for its successor.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
-        !self.lost.is_empty()
-    }
-
-    /// What is under way, for whoever looks into a stuck run.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        format!("lost {:?}", self.lost)
     }
 }
 
@@ -164,6 +134,7 @@ impl World {
             self.write_commands(leader, &commands);
         }
         self.say_closed();
+        self.look_for_lost();
         self.place_learners();
         for node in 0..self.hosts.len() {
             self.want_members(node);
@@ -202,7 +173,6 @@ impl World {
         };
         let is_silent = |broker: &BrokerImage| self.is_silent(leader, broker.node);
         let mut commands = controller.duties(is_silent, &closed);
-        commands.extend(self.replace_lost(&controller));
         if commands.is_empty() {
             commands.extend(self.next_move(leader));
         }
@@ -243,39 +213,11 @@ impl World {
         (silent || heard.is_some()).then_some(silent)
     }
 
-    /// A node has replicas that cannot go on replaced, where there are others to fill new ones from: the
-    /// group has several, or one that has not moved away yet.
-    fn replace_lost(&self, controller: &Controller) -> Vec<Command> {
-        let mut commands = Vec::new();
-        let topics = controller.image().topics.values();
-        for topic in topics.filter(|topic| !topic.closing) {
-            for (number, partition) in topic.partitions.iter().enumerate() {
-                let group = partition.group;
-                let leader = self.leader_of(group);
-                let led = leader.and_then(|leader| self.replica_on(leader, group));
-                let is_led_by_others = |replica: u64| {
-                    led.is_some_and(|led| !led.group().conf().1.get_voters().contains(&replica))
-                };
-                let is_lost = |replica: u64| {
-                    self.operator.lost.contains_key(&(group, replica))
-                        && (partition.replicas.len() > 1 || is_led_by_others(replica))
-                };
-                let lost = partition.replicas.iter().filter(|at| is_lost(at.replica));
-                commands.extend(lost.filter_map(|at| {
-                    controller
-                        .plan_replace_replica(&topic.id, number, at.replica, at.node)
-                        .ok()
-                }));
-            }
-        }
-        commands
-    }
-
     /// A healthy replica goes to a node that has none of its group.
     fn next_move(&mut self, leader: usize) -> Option<Command> {
         let draw = self.operator.moves.pop()?;
         let unsettled = |group: &u64| !self.is_settled(*group);
-        if self.calm || self.operator.is_busy() || self.groups.keys().any(unsettled) {
+        if self.calm || self.is_busy() || self.groups.keys().any(unsettled) {
             return None;
         }
         let controller = &self.process(leader)?.controller;
@@ -320,7 +262,7 @@ impl World {
             return None;
         }
         controller
-            .plan_replace_replica(&topic.id, 0, old, node_id(free))
+            .plan_replace_replica(&topic.id, 0, old, node_id(free), None)
             .ok()
     }
 
@@ -393,7 +335,7 @@ impl World {
                 continue;
             }
             let here = process.node.handle(group).map(|handle| handle.replica());
-            let lost = known.is_some_and(|id| self.operator.lost.contains_key(&(group, id)));
+            let lost = process.cannot_go_on(group);
             let Some((topic, voters)) = self.first_voters(group) else {
                 continue;
             };
@@ -408,8 +350,8 @@ impl World {
             }
             self.operator.next_learner += 1;
             let id = self.operator.next_learner;
-            if let Some(old) = known {
-                self.operator.lost.remove(&(group, old));
+            if !self.set_aside(node, group, Reason::Replaced) {
+                continue;
             }
             self.operator.learners.insert(place, (node, Some(id)));
             let order = self.order(group, id, topic, voters);
@@ -441,18 +383,11 @@ impl World {
     /// Replicas that are no members any more are deleted where they are.
     fn tidy(&mut self) {
         let groups: Vec<u64> = self.groups.keys().copied().collect();
-        // What is found damaged of a deleted group is of no use to anybody.
-        self.operator
-            .lost
-            .retain(|(of, _), _| *of == CONTROLLER || groups.contains(of));
         for group in groups {
             let Some(wanted) = self.members_wanted(group) else {
                 continue;
             };
             let is_wanted = |id: u64| wanted.voters.contains(&id) || wanted.learners.contains(&id);
-            self.operator
-                .lost
-                .retain(|(of, replica), _| *of != group || is_wanted(*replica));
             for node in 0..self.hosts.len() {
                 let Some(handle) = self.process(node).and_then(|p| p.node.handle(group)) else {
                     continue;
@@ -464,20 +399,19 @@ impl World {
                     || self.is_member(group, replica);
                 if !member && self.is_settled(group) {
                     self.operator.retired.insert((group, replica));
-                    self.remove(node, group);
+                    self.set_aside(node, group, Reason::Replaced);
                 }
             }
         }
         // Who cannot go on with his replica of group 0 begins again with an empty directory.
-        let lost = self.operator.lost.iter();
-        let lost: Vec<(u64, usize)> = lost
-            .filter(|((group, _), _)| *group == CONTROLLER)
-            .map(|((_, replica), node)| (*replica, *node))
-            .collect();
-        for (replica, node) in lost {
-            self.operator.lost.remove(&(CONTROLLER, replica));
-            self.lose_disk(node);
-            self.start_later(node);
+        for node in 0..self.hosts.len() {
+            let lost = self
+                .process(node)
+                .is_some_and(|process| process.cannot_go_on(CONTROLLER));
+            if lost {
+                self.lose_disk(node);
+                self.start_later(node);
+            }
         }
     }
 

@@ -68,7 +68,7 @@ impl World {
 
     fn is_quiet(&self) -> bool {
         self.clients.iter().all(|client| client.open() == 0)
-            && !self.operator.is_busy()
+            && !self.is_busy()
             && self.all_have_come()
             && self.groups.keys().chain([&CONTROLLER]).all(|group| {
                 self.is_settled(*group)
@@ -120,7 +120,7 @@ impl World {
         let mut checked = Ok(());
         for mut standing in standings {
             let group = standing.group;
-            standing.detail = format!("{}; {}", self.describe(group), self.operator.describe());
+            standing.detail = self.describe(group);
             checked = checked.and_then(|()| no_group_stuck::check(&standing));
             checked = checked.and_then(|()| {
                 self.all_know_the_leader(group).map_err(|mut violation| {
@@ -135,11 +135,10 @@ impl World {
             checked = Err(Violation::new(
                 "no_group_stuck",
                 format!(
-                    "{} of {} groups exist, {open} batches are open, all nodes have come: {}; {}",
+                    "{} of {} groups exist, {open} batches are open, all nodes have come: {}",
                     self.groups.len(),
                     self.plan.groups.len(),
-                    self.all_have_come(),
-                    self.operator.describe()
+                    self.all_have_come()
                 ),
             ));
         }

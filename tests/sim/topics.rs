@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use riverrun_replication::controller::{Command, Controller, CreateTopicRequest};
+use riverrun_storage::format::aside::Reason;
+use riverrun_storage::planted::{self, Bug};
 use uuid::Uuid;
 
 use crate::boot::node_id;
@@ -163,7 +165,7 @@ impl World {
             self.summary.topics_deleted += 1;
             for group in &seen.groups {
                 self.groups.remove(group);
-                self.operator.is_deleted(*group, seen.place);
+                self.operator.is_deleted(seen.place);
             }
         }
     }
@@ -194,28 +196,26 @@ impl World {
         }
     }
 
-    /// Deletes what a node has of topics that are being deleted, and of those that are no more; false
-    /// where something waits.
+    /// Takes what a node has of topics that are being deleted, and of those that were removed, out of service;
+    /// false where something waits.
     pub fn close_topics(&mut self, node: usize) -> bool {
         let Some(process) = self.process(node) else {
             return true;
         };
         let image = process.controller.image();
-        let partitions = image.topics.values().filter(|topic| !topic.closing);
-        let open: BTreeSet<u64> = partitions
-            .flat_map(|topic| &topic.partitions)
-            .map(|partition| partition.group)
-            .collect();
-        let goes = |group: &u64| {
-            *group != CONTROLLER && *group < image.next_group && !open.contains(group)
+        let goes = |topic: &Uuid| {
+            image.topics.get(topic).is_some_and(|topic| topic.closing)
+                || image.removed.contains_key(topic)
+                || (planted::is(Bug::ForgottenImageDeletes) && !image.topics.contains_key(topic))
         };
-        let here: BTreeSet<u64> = process
-            .node
-            .handles()
-            .iter()
-            .map(|handle| handle.group())
-            .chain(process.refused.keys().copied())
-            .filter(goes)
+        let open = process.node.handles().into_iter();
+        let open = open.map(|handle| (handle.group(), handle.topic_id()));
+        let unopened = process.node.unopened().into_iter();
+        let unopened = unopened.map(|of| (of.identity.group, of.identity.topic_id));
+        let here: BTreeSet<u64> = open
+            .chain(unopened)
+            .filter(|(group, topic)| *group != CONTROLLER && goes(topic))
+            .map(|(group, _)| group)
             .collect();
         if here.is_empty() {
             return true;
@@ -224,7 +224,7 @@ impl World {
             return false;
         }
         for group in here {
-            self.remove(node, group);
+            self.set_aside(node, group, Reason::TopicDeleted);
         }
         true
     }
@@ -240,8 +240,7 @@ impl World {
                 let mut groups = topic.partitions.iter().map(|partition| partition.group);
                 topic.closing
                     && groups.all(|group| {
-                        process.node.handle(group).is_none()
-                            && !process.refused.contains_key(&group)
+                        process.node.handle(group).is_none() && process.unopened(group).is_none()
                     })
             });
             let closed: Vec<Uuid> = closed.map(|topic| topic.id).collect();

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use riverrun_record::{Limits, validate};
+use riverrun_replication::controller::Command;
 use riverrun_replication::message::{Body, PeerMessage, RaftKind};
 use riverrun_replication::shard::{Effect, Input};
-use riverrun_replication::{Produce, ProduceError, Role, Ticket};
+use riverrun_replication::{Produce, ProduceError, Role, Ticket, Word};
 use riverrun_storage::{EntryKind, LogEntry};
 use uuid::Uuid;
 
@@ -104,6 +105,25 @@ pub enum Event {
     Read {
         group: usize,
     },
+    Reopen {
+        node: usize,
+        life: u64,
+    },
+    AskedWord {
+        from: usize,
+        life: u64,
+        to: usize,
+        group: u64,
+    },
+    ToldWord {
+        node: usize,
+        life: u64,
+        word: Box<Word>,
+    },
+    Proposed {
+        to: usize,
+        command: Box<Command>,
+    },
     Links,
     Announced {
         from: usize,
@@ -184,6 +204,8 @@ pub struct World {
     pub short: BTreeMap<u64, BTreeSet<usize>>,
     /// `write.caching` groups a majority of which lost its memory: loss is within the promise.
     pub excused: BTreeSet<u64>,
+    /// The last entry that each replica was seen to count for itself.
+    pub counted: BTreeMap<(u64, u64), u64>,
     /// Figures.
     pub summary: Summary,
     /// Everything in one number.
@@ -239,6 +261,7 @@ impl World {
             topics: Topics::new(&plan),
             short: BTreeMap::new(),
             excused: BTreeSet::new(),
+            counted: BTreeMap::new(),
             summary: Summary {
                 runs: 1,
                 ..Summary::default()
@@ -374,6 +397,17 @@ impl World {
             Event::Request { node, request } => self.request(node, *request),
             Event::Answer { answer } => self.answer(&answer),
             Event::Read { group } => self.read(group),
+            Event::Reopen { node, life } if self.lives(node, life) => self.reopen(node, life),
+            Event::AskedWord {
+                from,
+                life,
+                to,
+                group,
+            } => self.asked_word(from, life, to, group),
+            Event::ToldWord { node, life, word } if self.lives(node, life) => {
+                self.told_word(node, &word);
+            }
+            Event::Proposed { to, command } => self.write_commands(to, &[*command]),
             Event::Links => self.look_after_links(),
             Event::Announced {
                 from,
@@ -663,11 +697,12 @@ impl World {
                 process.must_reconcile = true;
             }
             Effect::Contradicted { group } => {
-                if let Some(handle) = process.node.handle(group) {
-                    self.operator.is_lost(group, handle.replica(), node);
+                if process.node.handle(group).is_some() {
+                    process.contradicted.insert(group);
                     self.mark_short(group, node);
                 }
             }
+            Effect::Word { ticket, result } => self.word_is_given(node, ticket, result),
             Effect::Fenced { group, why } => self.fenced(node, process, group, &why),
         }
     }
@@ -675,12 +710,13 @@ impl World {
     /// A batch of group 0 is committed on a node.
     pub fn apply_commands(&mut self, node: usize, process: &mut Process, batch: &[u8]) {
         match process.controller.apply_batch(batch) {
-            Ok(_) => {
+            Ok(outcomes) => {
                 let checked = self
                     .invariants
                     .controllers
                     .applied(node, &process.controller);
                 self.check(checked);
+                self.look_at_replaced(&outcomes, batch);
                 self.look_at_topics(&process.controller);
             }
             Err(error) => {
@@ -695,9 +731,7 @@ impl World {
         self.summary.fenced += 1;
         process.node.fence(group);
         if self.nemesis.may_be_damaged(node) {
-            if let Some(handle) = process.node.handle(group) {
-                self.operator.is_lost(group, handle.replica(), node);
-            }
+            process.contradicted.insert(group);
         } else if !process.failed.contains(&group) {
             let detail = format!("group {group} on node {node}: {why}");
             self.check(Err(Violation::new("no_group_panics", detail)));
@@ -1228,6 +1262,8 @@ impl World {
         };
         let raft = partition.group();
         let commit = raft.commit();
+        self.counted
+            .insert((group, handle.replica()), raft.persisted());
         let Some(view) = process.views.get_mut(&group) else {
             return;
         };

@@ -1,13 +1,14 @@
 //! What a committed command does to the image. Everything is checked before anything is changed, so
 //! that a refused command leaves no trace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use riverrun_storage::planted::{self, Bug};
 use uuid::Uuid;
 
 use super::command::{
     AddPartitions, AllocateProducerIds, Command, CreateTopic, FenceBroker, FoundCluster,
-    NewPartition, RegisterBroker, ReplaceReplica, SetTopicConfigs,
+    NewPartition, RegisterBroker, ReplaceReplica, SetTopicConfigs, TopicsGone,
 };
 use super::image::{BrokerImage, DirectoryImage, PartitionImage, ReplicaImage, TopicImage};
 use super::names::check_topic_name;
@@ -33,6 +34,7 @@ impl Controller {
             Command::RemoveTopic(remove) => self.remove_topic(&remove.id),
             Command::AllocateProducerIds(count) => self.allocate_producer_ids(count),
             Command::ReplaceReplica(replace) => self.replace_replica(replace),
+            Command::TopicsGone(gone) => self.topics_gone(gone),
         };
         applied.unwrap_or_else(Outcome::Rejected)
     }
@@ -115,6 +117,14 @@ impl Controller {
             });
         }
         let joined = self.image.quorum.register(given.node, directory)?;
+        let before = self.image.brokers.get(&given.node);
+        if before.is_some_and(|before| before.directory != directory) {
+            // What the directory before holds of removed topics is nobody's to delete any more.
+            self.image.removed.retain(|_, nodes| {
+                nodes.remove(&given.node);
+                !nodes.is_empty()
+            });
+        }
         let seen = DirectoryImage {
             node: given.node,
             incarnation: given.incarnation,
@@ -238,7 +248,32 @@ impl Controller {
         }
         self.image.names.remove(&topic.name);
         self.image.topics.remove(&id);
+        // A node that has no replica now may have had one, and files of it still.
+        let nodes: BTreeSet<i32> = self.image.brokers.keys().copied().collect();
+        if !nodes.is_empty() {
+            self.image.removed.insert(id, nodes);
+        }
         Ok(Outcome::Done)
+    }
+
+    fn topics_gone(&mut self, gone: &TopicsGone) -> Applied {
+        let mut ids = Vec::with_capacity(gone.topics.len());
+        for id in &gone.topics {
+            ids.push(uuid(id, "topic id")?);
+        }
+        let mut outcome = Outcome::Unchanged;
+        for id in ids {
+            let Some(nodes) = self.image.removed.get_mut(&id) else {
+                continue;
+            };
+            if nodes.remove(&gone.node) {
+                outcome = Outcome::Done;
+            }
+            if nodes.is_empty() {
+                self.image.removed.remove(&id);
+            }
+        }
+        Ok(outcome)
     }
 
     fn allocate_producer_ids(&mut self, block: &AllocateProducerIds) -> Applied {
@@ -258,6 +293,9 @@ impl Controller {
     }
 
     fn replace_replica(&mut self, replace: &ReplaceReplica) -> Applied {
+        if replace.id.is_empty() {
+            return self.replace_controller(replace);
+        }
         let id = uuid(&replace.id, "topic id")?;
         self.open_topic(&id)?;
         let image = &mut self.image;
@@ -269,6 +307,8 @@ impl Controller {
             .ok()
             .and_then(|number| image.topics.get_mut(&id)?.partitions.get_mut(number))
             .ok_or(Rejection::UnknownReplica)?;
+        let replicas = partition.replicas.iter().map(|at| at.replica);
+        check_word(replace, replicas)?;
         let on_node =
             |replica: &ReplicaImage| replica.replica != replace.old && replica.node == replace.node;
         if partition.replicas.iter().any(on_node) {
@@ -290,6 +330,17 @@ impl Controller {
         };
         Ok(Outcome::Replaced {
             group: partition.group,
+            old: replace.old,
+            new,
+        })
+    }
+
+    fn replace_controller(&mut self, replace: &ReplaceReplica) -> Applied {
+        let replicas = self.image.quorum.replicas.iter().map(|at| at.at.replica);
+        check_word(replace, replicas)?;
+        let new = self.image.quorum.replace(replace.node, replace.old)?;
+        Ok(Outcome::Replaced {
+            group: 0,
             old: replace.old,
             new,
         })
@@ -345,6 +396,24 @@ impl Controller {
         self.image.next_replica = next_replica;
         Ok((first_group, made))
     }
+}
+
+/// R9: the order stands on the word of the others, who have to be the same still.
+fn check_word(
+    replace: &ReplaceReplica,
+    replicas: impl Iterator<Item = u64>,
+) -> Result<(), Rejection> {
+    let Some(word) = &replace.on_word else {
+        return Ok(());
+    };
+    let mut others: Vec<u64> = replicas.filter(|id| *id != replace.old).collect();
+    let mut named = word.others.clone();
+    others.sort_unstable();
+    named.sort_unstable();
+    if others != named && !planted::is(Bug::OrderOnOldWord) {
+        return Err(Rejection::OldWord);
+    }
+    Ok(())
 }
 
 /// Checks what the image can hold, not what the settings mean.

@@ -63,6 +63,16 @@ struct ImageMessage {
     first_controllers: Vec<u64>,
     #[prost(message, repeated, tag = "9")]
     controllers: Vec<ControllerMessage>,
+    #[prost(message, repeated, tag = "21")]
+    removed: Vec<RemovedMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RemovedMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    topic: Vec<u8>,
+    #[prost(int32, repeated, tag = "2")]
+    nodes: Vec<i32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -242,6 +252,10 @@ fn to_message(image: &Image) -> ImageMessage {
         incarnation: seen.incarnation,
         token: seen.token,
     };
+    let removed = |(topic, nodes): (&Uuid, &BTreeSet<i32>)| RemovedMessage {
+        topic: topic.as_bytes().to_vec(),
+        nodes: nodes.iter().copied().collect(),
+    };
     ImageMessage {
         cluster_id: image.cluster_id.as_bytes().to_vec(),
         topics: image.topics.values().map(topic).collect(),
@@ -252,6 +266,7 @@ fn to_message(image: &Image) -> ImageMessage {
         next_producer_id: image.next_producer_id,
         first_controllers: image.quorum.first_voters.clone(),
         controllers: image.quorum.replicas.iter().map(controller).collect(),
+        removed: image.removed.iter().map(removed).collect(),
     }
 }
 
@@ -318,6 +333,12 @@ fn from_message(message: ImageMessage, next_offset: i64) -> Result<Image, BadChe
         };
         if image.brokers.insert(broker.node, made).is_some() {
             return Err(bad("a broker is in it twice"));
+        }
+    }
+    for removed in message.removed {
+        let nodes = removed.nodes.into_iter().collect();
+        if image.removed.insert(uuid(&removed.topic)?, nodes).is_some() {
+            return Err(bad("a removed topic is in it twice"));
         }
     }
     for seen in message.directories {

@@ -52,11 +52,14 @@ pub enum Command {
     /// A replica is replaced by a new one.
     #[prost(message, tag = "10")]
     ReplaceReplica(ReplaceReplica),
+    /// A node has nothing left of topics that were removed.
+    #[prost(message, tag = "26")]
+    TopicsGone(TopicsGone),
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct CommandRecord {
-    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 26")]
     command: Option<Command>,
 }
 
@@ -227,6 +230,29 @@ pub struct ReplaceReplica {
     /// The node that gets the new one.
     #[prost(int32, tag = "4")]
     pub node: i32,
+    /// The replicas on whose word the old one is lost and may go; the command changes nothing where the
+    /// partition has others by then (R9). Not there where a sound replica moves.
+    #[prost(message, optional, tag = "5")]
+    pub on_word: Option<OnWord>,
+}
+
+/// The replicas of a partition that a word was given of.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct OnWord {
+    /// Their ids.
+    #[prost(uint64, repeated, tag = "1")]
+    pub others: Vec<u64>,
+}
+
+/// See [`Command::TopicsGone`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TopicsGone {
+    /// The node's `node.id`.
+    #[prost(int32, tag = "1")]
+    pub node: i32,
+    /// The 16 bytes of each topic's id.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub topics: Vec<Vec<u8>>,
 }
 
 /// A batch of group 0 that this version cannot read.

@@ -1,6 +1,6 @@
-//! What the controller's leader sees to by itself: nodes that fell silent are fenced, replicas whose
-//! disk was lost are replaced (R3), and a topic that is being deleted is forgotten when it is closed
-//! (L8). Nothing is remembered that the next leader would need: each looks at the image again, and
+//! What the controller's leader sees to by itself: nodes that fell silent are fenced, and a topic that is
+//! being deleted is forgotten when it is closed (L8). A node whose replicas are lost has them replaced
+//! itself (R9). Nothing is remembered that the next leader would need: each looks at the image again, and
 //! what nodes have said of closed topics they say again as long as the topic is there.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,9 +11,6 @@ use uuid::Uuid;
 use super::Controller;
 use super::command::{Command, FenceBroker};
 use super::image::{BrokerImage, TopicImage};
-
-/// Lost replicas that are replaced by one batch of commands.
-const MOST_REPLACED: usize = 1000;
 
 /// The nodes that have deleted what they had of topics that are being deleted.
 #[derive(Debug, Clone, Default)]
@@ -67,21 +64,10 @@ impl Controller {
                 fenced,
             }))
         });
-        // With one replica there is nobody to fill another one from.
-        let lost = image.lost_replicas().filter(|(topic, number, _)| {
-            let partition = topic.partitions.get(*number);
-            partition.is_some_and(|partition| partition.replicas.len() > 1)
-        });
-        let replace = lost
-            .take(MOST_REPLACED)
-            .filter_map(|(topic, number, lost)| {
-                self.plan_replace_replica(&topic.id, number, lost.replica, lost.node)
-                    .ok()
-            });
         let closing = image.topics.values().filter(|topic| topic.closing);
         let remove = closing
             .filter(|topic| closed.is_closed(topic))
             .filter_map(|topic| self.plan_remove_topic(&topic.id).ok());
-        fence.chain(replace).chain(remove).collect()
+        fence.chain(remove).collect()
     }
 }

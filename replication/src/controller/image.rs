@@ -1,6 +1,6 @@
 //! What the cluster consists of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
@@ -19,6 +19,9 @@ pub struct Image {
     pub brokers: BTreeMap<i32, BrokerImage>,
     /// The replicas of group 0.
     pub quorum: QuorumImage,
+    /// Topics that were removed, and the nodes that have not said yet that nothing is left of them. Only
+    /// what stands here was deleted for good: what is merely not known is not touched (R11).
+    pub removed: BTreeMap<Uuid, BTreeSet<i32>>,
     /// The greatest incarnation seen of every data directory (R3).
     pub directories: BTreeMap<Uuid, DirectoryImage>,
     /// The next group id to be given out. 0 is the controller's own.
@@ -39,6 +42,7 @@ impl Default for Image {
             names: BTreeMap::new(),
             brokers: BTreeMap::new(),
             quorum: QuorumImage::default(),
+            removed: BTreeMap::new(),
             directories: BTreeMap::new(),
             next_group: 1,
             // The replicas of group 0 are numbered by whoever founds it, below this.
@@ -66,29 +70,23 @@ impl Image {
         registered.or_else(|| Some(self.quorum.of_node(node)?.at.directory))
     }
 
-    /// Replicas whose data directory is not the one that their node has now: they are lost and must
-    /// be replaced under new ids (R3). As (topic, partition number, replica).
-    pub fn lost_replicas(&self) -> impl Iterator<Item = (&TopicImage, usize, &ReplicaImage)> {
-        self.topics
-            .values()
-            .filter(|topic| !topic.closing)
-            .flat_map(move |topic| {
-                topic
-                    .partitions
-                    .iter()
-                    .enumerate()
-                    .flat_map(move |(number, partition)| {
-                        partition
-                            .replicas
-                            .iter()
-                            .filter(|replica| {
-                                self.brokers
-                                    .get(&replica.node)
-                                    .is_some_and(|broker| broker.directory != replica.directory)
-                            })
-                            .map(move |replica| (topic, number, replica))
-                    })
+    /// Replicas of a node on other data directories than the one that it has now: they are lost (R3). As
+    /// (topic, partition number, replica).
+    pub fn left_behind(
+        &self,
+        node: i32,
+        directory: Uuid,
+    ) -> impl Iterator<Item = (&TopicImage, usize, &ReplicaImage)> {
+        let open = self.topics.values().filter(|topic| !topic.closing);
+        open.flat_map(move |topic| {
+            let numbered = topic.partitions.iter().enumerate();
+            numbered.flat_map(move |(number, partition)| {
+                let replicas = partition.replicas.iter();
+                let left = replicas
+                    .filter(move |replica| replica.node == node && replica.directory != directory);
+                left.map(move |replica| (topic, number, replica))
             })
+        })
     }
 }
 

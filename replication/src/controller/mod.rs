@@ -43,9 +43,9 @@ pub use checkpoint::{BadCheckpoint, MAGIC as CHECKPOINT_MAGIC};
 pub use checkpoints::{Checkpoints, Found, MIN_BYTES as CHECKPOINT_MIN_BYTES, Pace};
 pub use command::{
     AddPartitions, AllocateProducerIds, BadCommand, COMMAND_VERSION, Command, CreateTopic,
-    FenceBroker, FoundCluster, Founder, MarkTopicClosing, NewPartition, Numbers, RegisterBroker,
-    RemoveTopic, ReplaceReplica, SetTopicConfigs, decode_batch, decode_command, encode_batch,
-    encode_numbered_batch,
+    FenceBroker, FoundCluster, Founder, MarkTopicClosing, NewPartition, Numbers, OnWord,
+    RegisterBroker, RemoveTopic, ReplaceReplica, SetTopicConfigs, TopicsGone, decode_batch,
+    decode_command, encode_batch, encode_numbered_batch,
 };
 pub use duties::ClosedTopics;
 pub use image::{BrokerImage, DirectoryImage, Image, PartitionImage, ReplicaImage, TopicImage};

@@ -75,6 +75,8 @@ pub enum Rejection {
     UnknownBroker,
     #[error("no such replica")]
     UnknownReplica,
+    #[error("the replicas of the partition are not those any more on whose word it was ordered")]
+    OldWord,
     #[error(
         "incarnation {given} of a data directory that has been seen with {seen}: a restored disk"
     )]

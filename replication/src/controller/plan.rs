@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::command::{
     AddPartitions, AllocateProducerIds, Command, CreateTopic, MarkTopicClosing, NewPartition,
-    RegisterBroker, RemoveTopic, ReplaceReplica, SetTopicConfigs,
+    OnWord, RegisterBroker, RemoveTopic, ReplaceReplica, SetTopicConfigs, TopicsGone,
 };
 use super::image::TopicImage;
 use super::names::check_topic_name;
@@ -14,6 +14,8 @@ use super::outcome::Rejection;
 use super::placement::{Candidate, place};
 use super::{Controller, MAX_PARTITIONS_PER_COMMAND, MAX_PRODUCER_IDS, MAX_REPLICAS};
 
+/// Most topics that one command says to be gone.
+const MAX_TOPICS_GONE: usize = 10_000;
 /// Replicas of a partition where nobody says how many, if there are as many brokers.
 const DEFAULT_REPLICATION: usize = 3;
 
@@ -198,6 +200,7 @@ impl Controller {
         partition: usize,
         old: u64,
         node: i32,
+        on_word: Option<Vec<u64>>,
     ) -> Result<Command, Rejection> {
         let found = self
             .open_topic(topic)?
@@ -225,7 +228,52 @@ impl Controller {
             partition,
             old,
             node,
+            on_word: on_word.map(|others| OnWord { others }),
         }))
+    }
+
+    /// A replica of group 0 that is lost is replaced on the same node and data directory.
+    ///
+    /// # Errors
+    /// The reason why it cannot be.
+    pub fn plan_replace_controller(
+        &self,
+        old: u64,
+        node: i32,
+        others: Vec<u64>,
+    ) -> Result<Command, Rejection> {
+        let known = self.image().quorum.of_node(node);
+        if known.is_none_or(|known| known.at.replica != old) {
+            return Err(Rejection::UnknownReplica);
+        }
+        Ok(Command::ReplaceReplica(ReplaceReplica {
+            id: Vec::new(),
+            partition: 0,
+            old,
+            node,
+            on_word: Some(OnWord { others }),
+        }))
+    }
+
+    /// A node says that it has nothing left of these topics, of those that are waited for.
+    ///
+    /// # Errors
+    /// [`Rejection::UnknownTopic`] where nobody waits for it.
+    pub fn plan_topics_gone(&self, node: i32, topics: &[Uuid]) -> Result<Command, Rejection> {
+        let waits = |topic: &&Uuid| {
+            let nodes = self.image().removed.get(topic);
+            nodes.is_some_and(|nodes| nodes.contains(&node))
+        };
+        let topics: Vec<Vec<u8>> = topics
+            .iter()
+            .filter(waits)
+            .take(MAX_TOPICS_GONE)
+            .map(|topic| topic.as_bytes().to_vec())
+            .collect();
+        if topics.is_empty() {
+            return Err(Rejection::UnknownTopic);
+        }
+        Ok(Command::TopicsGone(TopicsGone { node, topics }))
     }
 
     pub(super) fn check_name_is_free(&self, name: &str) -> Result<(), Rejection> {

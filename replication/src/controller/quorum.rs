@@ -117,6 +117,18 @@ impl QuorumImage {
         Ok(true)
     }
 
+    /// The replica of a node that is lost in a data directory that is there still gets a successor there.
+    pub(super) fn replace(&mut self, node: i32, old: u64) -> Result<u64, Rejection> {
+        let new = self.next_replica();
+        if new >= FIRST_REPLICA {
+            return Err(Rejection::Exhausted);
+        }
+        let mut replicas = self.replicas.iter_mut();
+        let known = replicas.find(|known| known.at.node == node && known.at.replica == old);
+        known.ok_or(Rejection::UnknownReplica)?.at.replica = new;
+        Ok(new)
+    }
+
     fn grow(&mut self) {
         let voters = self.ids(true).count();
         if voters >= VOTERS || self.replicas.len() < VOTERS {

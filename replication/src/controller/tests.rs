@@ -261,7 +261,13 @@ fn nothing_is_placed_on_a_fenced_broker() {
 fn a_restored_or_new_disk_is_noticed() {
     let mut controller = three();
     create(&mut controller, request("a", 1, 1));
-    assert_eq!(controller.image().lost_replicas().count(), 0);
+    let left_behind = |controller: &Controller, directory| {
+        let image = controller.image();
+        let left = image.left_behind(1, Uuid::from_u128(directory));
+        let left: Vec<(usize, ReplicaImage)> = left.map(|(_, n, at)| (n, *at)).collect();
+        left
+    };
+    assert!(left_behind(&controller, 101).is_empty());
     let start = |incarnation| controller.plan_register_broker(broker(1, 101, incarnation, "r"));
     assert!(start(1).is_ok(), "the same life may repeat itself");
     assert!(start(2).is_ok());
@@ -281,15 +287,11 @@ fn a_restored_or_new_disk_is_noticed() {
         .plan_register_broker(broker(1, 101, 5, "r"))
         .unwrap_err();
     assert_eq!(back, Rejection::StaleIncarnation { given: 5, seen: 5 });
-    let lost: Vec<(usize, ReplicaImage)> = controller
-        .image()
-        .lost_replicas()
-        .map(|(_, partition, replica)| (partition, *replica))
-        .collect();
+    let lost = left_behind(&controller, 999);
     assert_eq!(lost.len(), 1);
     let (partition, replica) = lost[0];
     let replace = controller
-        .plan_replace_replica(&id(1), partition, replica.replica, replica.node)
+        .plan_replace_replica(&id(1), partition, replica.replica, replica.node, None)
         .unwrap();
     let next = controller.image().next_replica;
     assert_eq!(
@@ -300,9 +302,60 @@ fn a_restored_or_new_disk_is_noticed() {
             new: next
         }
     );
-    assert_eq!(controller.image().lost_replicas().count(), 0);
+    assert!(left_behind(&controller, 999).is_empty());
     // Repeating the command replaces nothing.
     assert!(matches!(controller.apply(&replace), Outcome::Rejected(_)));
+}
+
+/// R9: the word on which a replica may go is worth nothing when another one has gone meanwhile.
+#[test]
+fn an_order_on_an_old_word_changes_nothing() {
+    let mut controller = three();
+    create(&mut controller, request("a", 1, 3));
+    let replicas = |controller: &Controller| -> Vec<u64> {
+        let partition = &controller.image().topics[&id(1)].partitions[0];
+        partition.replicas.iter().map(|at| at.replica).collect()
+    };
+    let before = replicas(&controller);
+    let replace = |controller: &Controller, old: usize, node| {
+        let mut others = before.clone();
+        others.remove(old);
+        controller.plan_replace_replica(&id(1), 0, before[old], node, Some(others))
+    };
+    let node_of = |at: usize| controller.image().topics[&id(1)].partitions[0].replicas[at].node;
+    let late = replace(&controller, 2, node_of(2)).unwrap();
+    let first = replace(&controller, 1, node_of(1)).unwrap();
+    assert!(matches!(controller.apply(&first), Outcome::Replaced { .. }));
+    let after = replicas(&controller);
+    assert_eq!(
+        controller.apply(&late),
+        Outcome::Rejected(Rejection::OldWord)
+    );
+    assert_eq!(replicas(&controller), after);
+}
+
+/// R11: only a removal proves that a topic was deleted, and it is remembered until every node is rid of it.
+#[test]
+fn a_removed_topic_is_remembered_until_every_node_is_rid_of_it() {
+    let mut controller = three();
+    create(&mut controller, request("a", 1, 3));
+    controller.apply(&controller.plan_delete_topic(&id(1)).unwrap());
+    controller.apply(&controller.plan_remove_topic(&id(1)).unwrap());
+    let waits = |controller: &Controller| -> Vec<i32> {
+        let nodes = controller.image().removed.get(&id(1)).cloned();
+        nodes.unwrap_or_default().into_iter().collect()
+    };
+    assert_eq!(waits(&controller), [1, 2, 3]);
+    let copy = Controller::from_checkpoint(&controller.checkpoint()).unwrap();
+    assert_eq!(copy.image(), controller.image());
+    controller.apply(&controller.plan_topics_gone(2, &[id(1)]).unwrap());
+    assert_eq!(waits(&controller), [1, 3]);
+    assert!(controller.plan_topics_gone(2, &[id(1)]).is_err());
+    // A node that comes with another directory has nothing of it, and nobody opens the one before.
+    controller.apply(&Command::RegisterBroker(broker(3, 999, 1, "r")));
+    assert_eq!(waits(&controller), [1]);
+    controller.apply(&controller.plan_topics_gone(1, &[id(1)]).unwrap());
+    assert!(controller.image().removed.is_empty());
 }
 
 /// A node was emptied twice. What the second of its directories asked for arrives when the third one is
@@ -614,13 +667,15 @@ fn any_command() -> impl Strategy<Value = Command> {
         0_u32..3,
         (1_u64 << 20)..(1 << 20) + 20,
         1_i32..5,
+        prop::option::of(prop::collection::vec((1_u64 << 20)..(1 << 20) + 20, 0..3)),
     )
-        .prop_map(|(id, partition, old, node)| {
+        .prop_map(|(id, partition, old, node, others)| {
             Command::ReplaceReplica(ReplaceReplica {
                 id,
                 partition,
                 old,
                 node,
+                on_word: others.map(|others| OnWord { others }),
             })
         });
     let configure = (

@@ -238,7 +238,7 @@ impl Known {
 
     /// Reads the record of a data directory, if there is one. It is durable when this returns: a
     /// process that was killed as it wrote it may have left its name in memory only.
-    pub(crate) fn read(disk: &dyn Disk, data: &Path) -> io::Result<Option<Self>> {
+    pub fn read(disk: &dyn Disk, data: &Path) -> io::Result<Option<Self>> {
         let dir = data.join(NODE_DIR);
         let path = dir.join(FILE_NAME);
         let file = match disk.open(&path, OpenMode::ReadOnly) {

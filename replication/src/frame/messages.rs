@@ -8,7 +8,8 @@
 //!                      bit 9: context = length u32 | bytes; bit 10: count u32 | entries;
 //!                      bit 11: snapshot. A field that is not there is 0, or empty.
 //!  2 ask hello         term u64
-//!  3 hello             term u64 | last index u64 | commit u64 | commit term u64 | recovering u8
+//!  3 hello             term u64 | last index u64 | commit u64 | commit term u64
+//!                      | flags u8: 1 = recovering, 2 = marred
 //!  4 recover to        term u64 | index u64 | index term u64
 //!  5 contradicted      term u64
 //!  6 ask report        round u64
@@ -116,7 +117,9 @@ fn write_one(message: &PeerMessage, out: &mut Writer) {
         Body::AskHello { term } => numbers(out, 2, &[*term]),
         Body::Hello(h) => {
             numbers(out, 3, &[h.term, h.last_index, h.commit, h.commit_term]);
-            out.head().put_u8(u8::from(h.recovering));
+            let recovering = if h.recovering { HELLO_RECOVERING } else { 0 };
+            let marred = if h.marred { HELLO_MARRED } else { 0 };
+            out.head().put_u8(recovering | marred);
         }
         Body::RecoverTo {
             term,
@@ -130,6 +133,27 @@ fn write_one(message: &PeerMessage, out: &mut Writer) {
         Body::ProbeOk { term, sequence } => numbers(out, 9, &[*term, *sequence]),
         Body::Committed { index, index_term } => numbers(out, 10, &[*index, *index_term]),
     }
+}
+
+/// Bits of a hello's last byte.
+const HELLO_RECOVERING: u8 = 1;
+const HELLO_MARRED: u8 = 2;
+
+fn read_hello(input: &mut Reader) -> Result<Hello, FrameError> {
+    let mut number = || input.u64("message");
+    let [term, last_index, commit, commit_term] = [number()?, number()?, number()?, number()?];
+    let flags = input.u8("flags")?;
+    if flags & !(HELLO_RECOVERING | HELLO_MARRED) != 0 {
+        return Err(FrameError::Value("flags"));
+    }
+    Ok(Hello {
+        term,
+        last_index,
+        commit,
+        commit_term,
+        recovering: flags & HELLO_RECOVERING != 0,
+        marred: flags & HELLO_MARRED != 0,
+    })
 }
 
 fn numbers(out: &mut Writer, kind: u8, numbers: &[u64]) {
@@ -246,13 +270,7 @@ fn read_one(input: &mut Reader) -> Result<PeerMessage, FrameError> {
         2 => Body::AskHello {
             term: input.u64("message")?,
         },
-        3 => Body::Hello(Hello {
-            term: input.u64("message")?,
-            last_index: input.u64("message")?,
-            commit: input.u64("message")?,
-            commit_term: input.u64("message")?,
-            recovering: input.bool("recovering")?,
-        }),
+        3 => Body::Hello(read_hello(input)?),
         4 => Body::RecoverTo {
             term: input.u64("message")?,
             index: input.u64("message")?,

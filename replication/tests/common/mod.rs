@@ -51,6 +51,7 @@ impl Host for TestHost {
         self.answered.notify_all();
     }
 
+    fn word(&self, _: Ticket, _: Result<riverrun_replication::Word, ProduceError>) {}
     fn confirmed(&self, _: Ticket, _: Result<Published, ProduceError>) {}
 
     fn advanced(&self, _: &PartitionHandle) {}

@@ -21,11 +21,14 @@ use std::time::Duration;
 use riverrun_replication::controller::{
     Command, Controller, RegisterBroker, Rejection, encode_batch,
 };
-use riverrun_replication::founding::{Answer, Candidate, Founding, Known, Member, Step};
+use riverrun_replication::founding::{self, Answer, Candidate, Founding, Known, Member, Step};
 use riverrun_replication::frame::{Hello, RefusalCode};
-use riverrun_replication::node::{CONTROLLER_GROUP, Node};
+use riverrun_replication::node::{CONTROLLER_GROUP, Node, Unopened};
+use riverrun_replication::reconciler;
+use riverrun_replication::retry::Backoff;
+use riverrun_storage::format::aside::Reason;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::protocol::{AskFounding, Founding as Standing, Join, Question, Refused, Reply};
@@ -33,6 +36,7 @@ use crate::broker::Broker;
 use crate::error::StartError;
 use crate::net::burst;
 use crate::peers::{Address, CallError, Callee};
+use crate::reopen;
 
 /// Pause before something is tried again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -46,27 +50,34 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 /// Comes to the cluster, or back to it: when this returns the node has a replica of group 0.
 pub(crate) async fn found_or_join(broker: &Arc<Broker>) -> Result<(), StartError> {
     let controller = |error: String| StartError::Controller(error);
-    let had = broker.runtime().handle(CONTROLLER_GROUP).is_some();
-    if broker.is_refused(CONTROLLER_GROUP) {
-        let what = "the controller's log on this node is damaged; empty its directory, and it joins \
-                    the cluster again, if that has other nodes";
-        return Err(StartError::Controller(what.to_owned()));
-    }
+    let unopened = until_available(broker).await;
+    let node = broker.runtime().node();
+    let mut had = broker.runtime().handle(CONTROLLER_GROUP).is_some();
     let known = on_disk(broker, Node::known).await.map_err(controller)?;
-    let known = match known {
-        Some(known) => known,
-        None if had => Known::default(),
-        None => {
+    let mut known = match (known, &unopened) {
+        (Some(known), _) => known,
+        (None, None) if had => Known::default(),
+        (None, None) if node.store().identity().cluster_id.is_none() => {
             let known = come_to_it(broker).await?;
-            let record = known.clone();
-            let written = on_disk(broker, move |node| node.write_known(&record)).await;
-            written.map_err(controller)?;
+            write_known(broker, &known).await?;
             known
         }
+        (None, unopened) => return Err(cluster_unknown(broker, unopened.as_ref())),
     };
     // It is durable: whoever asks may hear it.
     broker.set_known(known.clone());
     *broker.founding().lock() = None;
+    let lost = if had {
+        None
+    } else {
+        lost_controller(broker, &known, unopened)
+    };
+    if let Some(lost) = lost {
+        known = rejoin(broker, &known, &lost).await?;
+        write_known(broker, &known).await?;
+        broker.set_known(known.clone());
+        had = false;
+    }
     if !had {
         create_group_0(broker, &known).await.map_err(controller)?;
         info!(
@@ -76,6 +87,96 @@ pub(crate) async fn found_or_join(broker: &Arc<Broker>) -> Result<(), StartError
         );
     }
     Ok(())
+}
+
+async fn write_known(broker: &Arc<Broker>, known: &Known) -> Result<(), StartError> {
+    let record = known.clone();
+    let written = on_disk(broker, move |node| node.write_known(&record)).await;
+    written.map_err(StartError::Controller)
+}
+
+/// Waits until the replica of group 0 is open, or it is known that it cannot be: an error of the machine is
+/// waited out here, not by a start after the other (R15, R16).
+async fn until_available(broker: &Arc<Broker>) -> Option<Unopened> {
+    let mut waiting = Waiting::new();
+    let mut backoff = Backoff::default();
+    loop {
+        let unopened = broker.runtime().node().unopened_of(CONTROLLER_GROUP)?;
+        if unopened.standing != reconciler::Standing::Unavailable {
+            return Some(unopened);
+        }
+        waiting.say(&format!("the controller's log: {}", unopened.why));
+        tokio::time::sleep(backoff.next(broker.seed())).await;
+        reopen::once(broker).await;
+    }
+}
+
+/// The directory belongs to a cluster, and the record that says to which is gone.
+fn cluster_unknown(broker: &Broker, unopened: Option<&Unopened>) -> StartError {
+    let path = broker
+        .config()
+        .data_dir
+        .join("node")
+        .join(founding::FILE_NAME);
+    let also = unopened.map_or_else(String::new, |of| format!(", and {}", of.why));
+    StartError::Data {
+        path: broker.config().data_dir.clone(),
+        what: format!(
+            "{} is missing{also}: bring it back, or set the whole directory aside by `riverrun node \
+             set-aside` and let the node join its cluster anew",
+            path.display()
+        ),
+    }
+}
+
+/// The replica of group 0 that was here and is lost or damaged, if there was one.
+fn lost_controller(broker: &Broker, known: &Known, unopened: Option<Unopened>) -> Option<Unopened> {
+    if unopened.is_some() {
+        return unopened;
+    }
+    // Its creation may be what the node WAL has lost (R12).
+    let node = broker.runtime().node();
+    node.store().damage()?;
+    let settings = crate::config::TopicSettings::controller_settings();
+    let order = known.order(node.directory_id(), settings)?;
+    let why = "the node WAL was damaged, and has no record of the controller's log";
+    node.note_lost(&order.identity, why.to_owned());
+    node.unopened_of(CONTROLLER_GROUP)
+}
+
+/// Has the replica of group 0 that is lost replaced by another one on this directory (R17). Until then the
+/// node's other groups go on, and carry out no order.
+async fn rejoin(broker: &Arc<Broker>, known: &Known, lost: &Unopened) -> Result<Known, StartError> {
+    let own = broker.config().node_id;
+    let of_record = known.members.iter().filter(|member| member.node != own);
+    let of_record = of_record.filter_map(|member| {
+        let port = u16::try_from(member.port).ok()?;
+        (!member.host.is_empty()).then(|| (member.host.clone(), port))
+    });
+    let of_settings = broker.config().bootstrap_servers.iter().cloned();
+    let at: Vec<Address> = of_record.chain(of_settings).collect();
+    if at.is_empty() {
+        return Err(StartError::Controller(format!(
+            "{}; no other node has a copy, and the files are as they were. What they hold may be counted \
+             as it is by `riverrun node adopt`, which shows first what that means",
+            lost.why
+        )));
+    }
+    error!(
+        why = lost.why,
+        "the controller's log of this node cannot be used: another replica takes its place"
+    );
+    let rejoined = join(broker, at, lost.identity.replica).await?;
+    let on_thread = Arc::clone(broker);
+    let aside = blocking(move || {
+        let runtime = on_thread.runtime();
+        burst::run(&on_thread, || {
+            runtime.set_aside(CONTROLLER_GROUP, Reason::Replaced)
+        })
+        .map_err(|error| error.to_string())
+    });
+    aside.await.map_err(StartError::Controller)?;
+    Ok(rejoined)
 }
 
 /// Makes this start known to the controller, however long that takes.
@@ -93,7 +194,7 @@ pub(crate) async fn register(broker: &Arc<Broker>) -> Result<(), StartError> {
                 });
                 return match refused {
                     Some(why) => Err(StartError::Controller(why.to_string())),
-                    None => Ok(()),
+                    None => note_registered(broker).await,
                 };
             }
             Err(crate::catalog::ChangeError::Rejected(why)) => {
@@ -103,6 +204,21 @@ pub(crate) async fn register(broker: &Arc<Broker>) -> Result<(), StartError> {
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// The controller knows this start: the directory remembers that (R15), and which replicas were ordered before
+/// it met a damage of its WAL (R12).
+async fn note_registered(broker: &Arc<Broker>) -> Result<(), StartError> {
+    let ordered_below = broker.catalog().read(|image| image.next_replica);
+    let on_thread = Arc::clone(broker);
+    let noted = blocking(move || {
+        let store = on_thread.runtime().node().store();
+        store
+            .is_heard()
+            .and_then(|()| store.bound_damage(ordered_below))
+            .map_err(|error| error.to_string())
+    });
+    noted.await.map_err(StartError::Controller)
 }
 
 /// What a node's start is to the controller. Whoever is first says who founded the cluster.
@@ -167,6 +283,9 @@ async fn come_to_it(broker: &Arc<Broker>) -> Result<Known, StartError> {
         let what = "there are partitions, and the controller's log is gone";
         return Err(StartError::Controller(what.to_owned()));
     }
+    if broker.runtime().node().store().damage().is_some() {
+        return Err(cluster_unknown(broker, None));
+    }
     let config = broker.config();
     if config.quorum_voters.len() > 1 {
         return found_together(broker).await;
@@ -174,7 +293,7 @@ async fn come_to_it(broker: &Arc<Broker>) -> Result<Known, StartError> {
     if !config.bootstrap_servers.is_empty() {
         let at = config.bootstrap_servers.iter();
         let at = at.map(|(host, port)| (host.clone(), *port)).collect();
-        return join(broker, at).await;
+        return join(broker, at, 0).await;
     }
     Ok(found(broker, vec![own(broker)]))
 }
@@ -276,7 +395,7 @@ async fn found_together(broker: &Arc<Broker>) -> Result<Known, StartError> {
                     by = named(&nodes),
                     "the cluster is there already, and does not know this directory: joining it"
                 );
-                return join(broker, nodes.into_iter().map(address).collect()).await;
+                return join(broker, nodes.into_iter().map(address).collect(), 0).await;
             }
             Step::OtherVoters { node, voters } => {
                 return Err(StartError::Controller(format!(
@@ -355,7 +474,9 @@ pub(crate) async fn check_cluster(broker: Arc<Broker>) {
     }
 }
 
-async fn join(broker: &Arc<Broker>, at: Vec<Address>) -> Result<Known, StartError> {
+/// Has the node registered by any node of the cluster; gives what it is to know of the cluster. `lost` is the
+/// replica of group 0 that is to be replaced, 0 for none.
+async fn join(broker: &Arc<Broker>, at: Vec<Address>, lost: u64) -> Result<Known, StartError> {
     let mut waiting = Waiting::new();
     let mut replaces = Vec::new();
     loop {
@@ -368,6 +489,7 @@ async fn join(broker: &Arc<Broker>, at: Vec<Address>) -> Result<Known, StartErro
                 .map_err(|error| StartError::Controller(error.to_string()))?;
             let question = Question::Join(Join {
                 registration: registration.freeze(),
+                lost,
             });
             let callee = Callee::At(address.clone());
             let answer = broker

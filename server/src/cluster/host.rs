@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::founding;
 use super::protocol::{Closed, Join, Noted, Propose, Proposed, Question, Refused, Reply};
+use super::replacement;
 use crate::broker::Broker;
 use crate::catalog::ChangeError;
 use crate::net::burst;
@@ -116,8 +117,9 @@ impl PeerHost for NodeHost {
         Ok(())
     }
 
-    fn messages(&self, _from: i32, messages: Vec<PeerMessage>) {
+    fn messages(&self, from: i32, messages: Vec<PeerMessage>) {
         let Some(broker) = self.broker() else { return };
+        broker.routes().learn(from, &messages);
         burst::run(&broker, || {
             for message in messages {
                 if let Some(shard) = broker.runtime().message(message) {
@@ -209,6 +211,7 @@ async fn answer(broker: &Arc<Broker>, from: &Hello, question: Question) -> Reply
         Question::Propose(propose) => write(broker, propose).await,
         Question::Closed(closed) => note(broker, &closed),
         Question::Quorum(_) => Reply::Quorum(broker.led_quorum()),
+        Question::Words(asked) => replacement::reply(broker, &asked).await,
     }
 }
 
@@ -275,6 +278,11 @@ async fn take_in(broker: &Arc<Broker>, from: &Hello, join: Join) -> Reply {
             });
         }
         Err(error) => return Refused::other(error),
+    }
+    if join.lost != 0
+        && let Err(why) = replacement::replace_controller(broker, from.node, join.lost).await
+    {
+        return Refused::other(format!("its replica of group 0 is not replaced yet: {why}"));
     }
     let catalog = broker.catalog();
     match catalog.read(|image| Known::joined(image, from.node, from.directory_id)) {

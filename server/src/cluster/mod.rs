@@ -7,11 +7,15 @@
 //! | [`leaders`] | who leads what, by the word of the leaders themselves (L6) |
 //! | [`routes`] | which node a replica is on |
 //! | [`duties`] | what the node that leads group 0 sees to |
+//! | [`replacement`] | replicas of this node that cannot go on (R9) |
+//! | [`asides`] | what was set aside, and when it goes (R10, R11) |
 //! | [`host`] | the broker, as its links see it |
 
+pub(crate) mod asides;
 pub(crate) mod duties;
 pub(crate) mod founding;
 pub(crate) mod host;
 pub(crate) mod leaders;
 pub(crate) mod protocol;
+pub(crate) mod replacement;
 pub(crate) mod routes;

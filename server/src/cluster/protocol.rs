@@ -6,11 +6,13 @@
 //! | Join | any node of a running cluster | the order to create a replica of group 0 |
 //! | Propose | the node that leads group 0 | where in group 0's log the commands lie |
 //! | Quorum | the node that leads group 0 | how far it knows the replicas of group 0 to be |
+//! | Words | a node that leads groups | its word on each of them (R9) |
 //! | Closed | the node that leads group 0 | that it knows: this node accepts nothing for a topic any more |
 
 use bytes::Bytes;
 use prost::{Message, Oneof};
 use riverrun_replication::founding::{Known, MAX_BYTES};
+use riverrun_replication::{VoterWord, Word};
 
 /// A question.
 #[derive(Clone, PartialEq, Eq, Oneof)]
@@ -25,6 +27,8 @@ pub(crate) enum Question {
     Closed(Closed),
     #[prost(message, tag = "5")]
     Quorum(AskQuorum),
+    #[prost(message, tag = "10")]
+    Words(AskWords),
 }
 
 /// An answer.
@@ -43,17 +47,19 @@ pub(crate) enum Reply {
     Noted(Noted),
     #[prost(message, tag = "6")]
     Quorum(Quorum),
+    #[prost(message, tag = "11")]
+    Words(Words),
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
 struct QuestionFrame {
-    #[prost(oneof = "Question", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Question", tags = "1, 2, 3, 4, 5, 10")]
     question: Option<Question>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
 struct ReplyFrame {
-    #[prost(oneof = "Reply", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "Reply", tags = "1, 2, 3, 4, 5, 6, 11")]
     reply: Option<Reply>,
 }
 
@@ -85,6 +91,9 @@ pub(crate) struct Join {
     /// Its registration: one batch of commands, as it would lie in group 0.
     #[prost(bytes = "bytes", tag = "1")]
     pub(crate) registration: Bytes,
+    /// Its replica of group 0 that is lost, on the same data directory; 0 where there is none (R17).
+    #[prost(uint64, tag = "2")]
+    pub(crate) lost: u64,
 }
 
 /// Commands to be written to group 0.
@@ -141,6 +150,83 @@ pub(crate) struct QuorumReplica {
     /// Since it was heard with everything.
     #[prost(int64, tag = "4")]
     pub(crate) lagging_ms: i64,
+}
+
+/// The word of a leader on its groups is asked for (R9).
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct AskWords {
+    #[prost(uint64, repeated, tag = "1")]
+    pub(crate) groups: Vec<u64>,
+}
+
+/// The words of a leader, on those of the groups that it leads.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Words {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) words: Vec<WordMessage>,
+}
+
+/// See `riverrun_replication::Word`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct WordMessage {
+    #[prost(uint64, tag = "1")]
+    group: u64,
+    #[prost(uint64, tag = "2")]
+    term: u64,
+    #[prost(bool, tag = "3")]
+    changing: bool,
+    #[prost(message, repeated, tag = "4")]
+    voters: Vec<VoterMessage>,
+    #[prost(uint64, repeated, tag = "5")]
+    learners: Vec<u64>,
+    #[prost(int64, tag = "6")]
+    high_watermark: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct VoterMessage {
+    #[prost(uint64, tag = "1")]
+    replica: u64,
+    #[prost(bool, tag = "2")]
+    whole: bool,
+    #[prost(bool, tag = "3")]
+    has_all: bool,
+}
+
+impl From<Word> for WordMessage {
+    fn from(word: Word) -> Self {
+        let voters = word.voters.into_iter().map(|voter| VoterMessage {
+            replica: voter.replica,
+            whole: voter.whole,
+            has_all: voter.has_all,
+        });
+        Self {
+            group: word.group,
+            term: word.term,
+            changing: word.changing,
+            voters: voters.collect(),
+            learners: word.learners,
+            high_watermark: word.high_watermark,
+        }
+    }
+}
+
+impl From<WordMessage> for Word {
+    fn from(word: WordMessage) -> Self {
+        let voters = word.voters.into_iter().map(|voter| VoterWord {
+            replica: voter.replica,
+            whole: voter.whole,
+            has_all: voter.has_all,
+        });
+        Self {
+            group: word.group,
+            term: word.term,
+            changing: word.changing,
+            voters: voters.collect(),
+            learners: word.learners,
+            high_watermark: word.high_watermark,
+        }
+    }
 }
 
 /// Why a question is not answered.

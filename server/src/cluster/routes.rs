@@ -1,12 +1,17 @@
 //! Which node a replica is on.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use parking_lot::RwLock;
+use riverrun_replication::message::PeerMessage;
 use rustc_hash::FxHashMap;
 
 /// By group and replica. Ids are never used again, so what is known stays true.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     nodes: RwLock<FxHashMap<(u64, u64), i32>>,
+    /// The controller's image has said where the replicas are.
+    told: AtomicBool,
 }
 
 impl Routes {
@@ -18,6 +23,21 @@ impl Routes {
         let mut nodes = self.nodes.write();
         for (replica, node) in replicas {
             nodes.insert((group, replica), node);
+        }
+    }
+
+    /// The controller's image says from now on where replicas are.
+    pub(crate) fn are_told(&self) {
+        self.told.store(true, Ordering::Relaxed);
+    }
+
+    /// Learns where replicas are from what they say, while there is no image that would tell: groups go on
+    /// without the controller's log (R17).
+    pub(crate) fn learn(&self, node: i32, messages: &[PeerMessage]) {
+        if !self.told.load(Ordering::Relaxed) {
+            for message in messages {
+                self.add(message.group, std::iter::once((message.from, node)));
+            }
         }
     }
 

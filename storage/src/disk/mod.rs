@@ -17,6 +17,41 @@ use bytes::Bytes;
 pub use mem::MemDisk;
 pub use std::StdDisk;
 
+/// Whether an error is of the machine: it says nothing of the file that was asked for, and would meet any
+/// other as well (R16).
+#[must_use]
+pub fn is_of_machine(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOMEM
+                | libc::ENOSPC
+                | libc::EDQUOT
+                | libc::EROFS
+                | libc::EACCES
+                | libc::EPERM
+        )
+    ) || matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::PermissionDenied | io::ErrorKind::OutOfMemory
+    )
+}
+
+/// Whether it is an error of the machine that may pass by itself: the process or the machine had too much open,
+/// or no room.
+#[must_use]
+pub fn may_pass(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSPC | libc::EDQUOT)
+    ) || matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory
+    )
+}
+
 /// How a file is opened. Files are always opened for reading and writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
@@ -51,6 +86,9 @@ pub trait Disk: Debug + Send + Sync {
     fn exists(&self, path: &Path) -> io::Result<bool>;
     /// Renames a file over any file of the new name. Durable after [`Disk::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Renames a file or directory to a name that nothing has: `AlreadyExists` where something does,
+    /// and nothing is replaced. Durable after [`Disk::sync_dir`].
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Unlinks a file. Maps and slices of it stay valid. Durable after [`Disk::sync_dir`].
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Removes a directory with all that is in it.

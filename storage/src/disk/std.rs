@@ -16,7 +16,8 @@ use bytes::Bytes;
 use memmap2::MmapOptions;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{
-    Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock, statvfs, syncfs,
+    Advice, CWD, FallocateFlags, FlockOperation, RenameFlags, fadvise, fallocate, flock,
+    renameat_with, statvfs, syncfs,
 };
 use rustix::process::{Resource, getrlimit};
 
@@ -142,6 +143,16 @@ impl Disk for StdDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // A file system without the flag: this process is the only one that names things here.
+            Err(Errno::INVAL | Errno::NOSYS) if !to.try_exists()? => fs::rename(from, to),
+            Err(Errno::INVAL | Errno::NOSYS) => Err(ErrorKind::AlreadyExists.into()),
+            other => Ok(other?),
+        }
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! The files of a partition: their names and their bytes.
 
+pub mod aside;
 pub mod aux;
 pub mod index;
 pub mod leader_epochs;

@@ -87,6 +87,16 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether the error says nothing of the files: the machine or the disk did not answer, and the same
+    /// call may succeed later (R16).
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        matches!(
+            self,
+            Self::Io { .. } | Self::Full { .. } | Self::Poisoned { .. }
+        )
+    }
+
     /// Whether a flush may be what failed, and pages count as clean that never reached the disk (W8).
     #[must_use]
     pub fn may_have_lost_pages(&self) -> bool {
@@ -119,9 +129,16 @@ pub(crate) trait IoContext<T> {
 
 impl<T> IoContext<T> for io::Result<T> {
     fn at(self, path: &Path) -> LogResult<T> {
-        self.map_err(|source| LogError::Io {
-            path: path.to_path_buf(),
-            source,
+        self.map_err(|source| match source.kind() {
+            // No error of the machine, which might pass: the bytes are not there.
+            io::ErrorKind::UnexpectedEof => {
+                LogError::damaged(path, 0, "the file ends before bytes that it should have")
+            }
+            io::ErrorKind::NotFound => LogError::damaged(path, 0, "the file is missing"),
+            _ => LogError::Io {
+                path: path.to_path_buf(),
+                source,
+            },
         })
     }
 }

@@ -1,20 +1,22 @@
 //! What a start does: it founds the directory, or replays what the last process has left.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::WAL_FILE;
 use super::config::{Boot, NodeRecovery, WalDamage};
 use super::error::NodeError;
-use super::identity::{IdentityFile, NodeIdentity, Start};
+use super::identity::{IdentityFile, NodeIdentity, StandingDamage, Start, WalEnd};
 use super::image::{Image, Replay};
 use super::side::{parse_side_name, read_side, side_path};
 use super::store::{Core, Shared};
 use super::wal::chain::{Chain, ChainEnd, Step, follow};
-use super::wal::preamble::{Geometry, Preamble, to_usize};
+use super::wal::preamble::{Geometry, Mark, MarkPoint, Preamble, to_usize};
 use super::wal::ring::{Ring, capacity_of};
-use crate::disk::{Disk, OpenMode};
+use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::entry::LogEntry;
+use crate::planted::{self, Bug};
 use crate::recovered::GroupRecord;
 
 impl Core {
@@ -39,6 +41,9 @@ impl Core {
                 incarnation: 1,
                 token: boot.start_token,
             }],
+            heard: None,
+            wal_end: None,
+            damage: None,
         };
         let identity = IdentityFile::create(&*shared.disk, identity_path, identity)?;
         let recovery = NodeRecovery {
@@ -95,12 +100,16 @@ impl Core {
                  new data directory only"
             );
         }
-        let chain = follow(&*file, geometry, mark.point, None).map_err(NodeError::io(&path))?;
-        if chain.tail.round <= mark.must_reach {
+        let left_at = stored.wal_end.filter(|_| stored.clean);
+        let reached = left_at.map(|end| end.round);
+        let chain =
+            follow(&*file, geometry, mark.point, None, reached).map_err(NodeError::io(&path))?;
+        if chain.seen_round < mark.must_reach {
             let position = geometry.offset(chain.tail.position);
             let what = "the states that the last checkpoint wrote are not readable";
             return Err(NodeError::damaged(&path, position, what));
         }
+        check_end(&chain, left_at, geometry, &path, identity_path)?;
         let incarnation = stored.incarnation + 1;
         let generation = u32::try_from(incarnation).unwrap_or(u32::MAX);
         if chain.tail.generation >= generation {
@@ -111,6 +120,14 @@ impl Core {
         let (mut replay, loaded) = replay_chain(&*shared.disk, &shared.node_dir, &chain, &path)?;
         let replayed_records = chain.steps.len();
         let (groups, damage) = take_records(&mut replay, geometry);
+        // R12: durable before the first round of this start, which may write the gap away.
+        let standing = match &damage {
+            Some(_) if !planted::is(Bug::DamageForgotten) => Some(StandingDamage {
+                since: incarnation,
+                ordered_below: u64::MAX,
+            }),
+            _ => stored.damage,
+        };
 
         // Durable before anything is appended or answered (R2, R3).
         // After a hard stop of the machine the old boot id stays until the caller has noted durably
@@ -128,6 +145,8 @@ impl Core {
                 incarnation,
                 token: boot.start_token,
             }),
+            wal_end: None,
+            damage: standing,
             ..stored.clone()
         })?;
         let ring = Ring::resume(file, path, geometry, mark, chain.tail, generation);
@@ -176,18 +195,18 @@ impl Core {
         &self,
         shared: &Shared,
     ) -> Result<(Image, BTreeSet<(u64, u64)>), NodeError> {
-        let (file, geometry) = (&*self.ring.file, self.ring.geometry);
-        let limit = Some(self.ring.tail.position);
-        let chain = follow(file, geometry, self.ring.mark.point, limit)
-            .map_err(NodeError::io(&self.ring.path))?;
-        if chain.tail.round != self.ring.tail.round {
-            let position = geometry.offset(chain.tail.position);
-            let what = "a record that was written by this process is not readable";
-            return Err(NodeError::damaged(&self.ring.path, position, what));
+        self.live().replay(shared)
+    }
+
+    /// The live part of the ring as it is now.
+    pub(super) fn live(&self) -> Live {
+        Live {
+            file: Arc::clone(&self.ring.file),
+            path: self.ring.path.clone(),
+            geometry: self.ring.geometry,
+            mark: self.ring.mark,
+            tail: self.ring.tail,
         }
-        let (replay, loaded) =
-            replay_chain(&*shared.disk, &shared.node_dir, &chain, &self.ring.path)?;
-        Ok((replay.image, loaded))
     }
 
     /// Side files that nothing names are removed.
@@ -211,6 +230,62 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// The part of the ring that a boot would read. It stays as it is until the start mark moves.
+#[derive(Debug)]
+pub(super) struct Live {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    geometry: Geometry,
+    pub(super) mark: Mark,
+    tail: MarkPoint,
+}
+
+impl Live {
+    /// Replays it; also the side files that its records name.
+    pub(super) fn replay(
+        &self,
+        shared: &Shared,
+    ) -> Result<(Image, BTreeSet<(u64, u64)>), NodeError> {
+        let limit = Some(self.tail.position);
+        let chain = follow(&*self.file, self.geometry, self.mark.point, limit, None)
+            .map_err(NodeError::io(&self.path))?;
+        if chain.tail.round != self.tail.round {
+            let position = self.geometry.offset(chain.tail.position);
+            let what = "a record that was written by this process is not readable";
+            return Err(NodeError::damaged(&self.path, position, what));
+        }
+        let (replay, loaded) = replay_chain(&*shared.disk, &shared.node_dir, &chain, &self.path)?;
+        Ok((replay.image, loaded))
+    }
+}
+
+/// R14: a clean stop has named where the WAL ended. One that goes on behind that has an older identity
+/// beside it; one that ends there otherwise is another WAL.
+pub(super) fn check_end(
+    chain: &Chain,
+    left_at: Option<WalEnd>,
+    geometry: Geometry,
+    path: &Path,
+    identity_path: &Path,
+) -> Result<(), NodeError> {
+    let Some(end) = left_at else { return Ok(()) };
+    if chain.tail.round > end.round {
+        let what = "the node WAL goes on behind the stop that the identity speaks of: an older copy of \
+                    the identity was put back";
+        return Err(NodeError::damaged(identity_path, 2896, what));
+    }
+    let is_whole = !chain
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::Gap { .. }));
+    if is_whole && chain.tail.prev_crc != end.prev_crc {
+        let position = geometry.offset(chain.tail.position);
+        let what = "it does not end as the last clean stop has left it: another copy was put back";
+        return Err(NodeError::damaged(path, position, what));
+    }
+    Ok(())
 }
 
 /// Replays a chain; also the side files that its records name.
@@ -254,7 +329,10 @@ pub(super) fn take_records(
     let mut groups = BTreeMap::new();
     let mut lost = Vec::new();
     for (group, state) in &mut replay.image.groups {
-        match state.take_record() {
+        // A cut that was carried out, and whose end lies in the gap, would take what was appended since
+        // (W2, R14): whoever cannot know has lost what it acknowledged.
+        let unsure = affected.contains(group) && state.unfinished_cut.is_some();
+        match state.take_record().filter(|_| !unsure) {
             Some(record) => {
                 groups.insert(*group, record);
             }
@@ -264,7 +342,7 @@ pub(super) fn take_records(
     replay
         .image
         .groups
-        .retain(|_, state| state.identity.is_some());
+        .retain(|group, _| groups.contains_key(group));
     let damage = (!replay.gaps.is_empty() || !affected.is_empty()).then(|| WalDamage {
         places: replay
             .gaps

@@ -43,6 +43,20 @@ pub enum NodeError {
         /// What is wrong there.
         what: &'static str,
     },
+    /// The directory holds what an earlier life has left, and nothing says any more whose it is: it is
+    /// neither founded over nor touched.
+    #[error(
+        "{} is missing, though {} is there: bring the node's own files back, or set the whole directory \
+         aside by `riverrun node set-aside` and let the node join its cluster anew",
+        path.display(),
+        found.display()
+    )]
+    IdentityGone {
+        /// The identity file.
+        path: PathBuf,
+        /// What is there.
+        found: PathBuf,
+    },
     /// A file is of a later format than this program knows.
     #[error("{} has format version {found}, this program knows version {known}: use a later one", path.display())]
     Version {

@@ -7,10 +7,15 @@
 //!  0  magic "RRNODEID"            8  version u32 = 2    12  crc32 u32 of bytes 16..4096
 //! 16  sequence u64               24  directory id, 16 bytes
 //! 40  cluster id, 16 bytes       56  incarnation u64
-//! 64  node id i32                68  flags u32: 1 = clean stop, 2 = cluster id is set
+//! 64  node id i32                68  flags u32: 1 = clean stop, 2 = cluster id is set, 4 = the WAL's end
+//!                                    is named, 8 = a damage stands, 16 = a start was heard
 //! 72  length of the boot id u8   73  kernel boot id, at most 64 bytes          zeros to 144
 //! 144 count of starts u16, at most 170
-//! 146 starts, the latest last, each incarnation u64, token u64                 zeros to 4096
+//! 146 starts, the latest last, each incarnation u64, token u64                 zeros to 2880
+//! 2880 the last start that was heard: incarnation u64, token u64
+//! 2896 the WAL's end at the clean stop: next round u64, checksum of the last record u32
+//! 2908 the damage that stands: first start that met it u64, replica ids below this one were ordered
+//!      before it was met u64                                                   zeros to 4096
 //! ```
 //! Version 1 had slots of 512 bytes without starts, and is read still.
 //! A change is written over the older slot and synced; the newer valid slot counts. The file is
@@ -42,6 +47,11 @@ pub const MAX_STARTS: usize = 170;
 const BOOT_ID_MAX_BYTES: usize = 64;
 const FLAG_CLEAN: u32 = 1;
 const FLAG_CLUSTER: u32 = 2;
+const FLAG_WAL_END: u32 = 4;
+const FLAG_DAMAGE: u32 = 8;
+const FLAG_HEARD: u32 = 16;
+/// Where the fields are in the body of a slot that the flags speak of.
+const MARKS_AT: usize = 2880 - BODY_AT;
 
 /// One start of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +61,26 @@ pub struct Start {
     /// Drawn at random in that start. Two that have the same incarnation and differ here come from
     /// copies of one disk (R3).
     pub token: u64,
+}
+
+/// Where the node WAL ended when the directory was closed cleanly (R14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WalEnd {
+    /// The round that would have come next.
+    pub round: u64,
+    /// The checksum of the last record.
+    pub prev_crc: u32,
+}
+
+/// The node WAL was found damaged, and records of replicas may be gone without a trace (R12). It stands
+/// until each replica that it may concern was accounted for, or an operator has spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StandingDamage {
+    /// The first start that met it.
+    pub since: u64,
+    /// Replica ids below this one may have been created before it was met: an order for one of them, of
+    /// which the WAL has no record, is no order to create. `u64::MAX` until the controller was heard.
+    pub ordered_below: u64,
 }
 
 /// Who a data directory is.
@@ -71,14 +101,25 @@ pub struct NodeIdentity {
     /// The last starts, at most [`MAX_STARTS`], the latest last. Those of a version that kept none are
     /// not in it.
     pub starts: Vec<Start>,
+    /// The last start that a peer or the controller has answered. It is always among those kept (R15).
+    pub heard: Option<Start>,
+    /// Where the WAL ended at the last stop, if that was a clean one (R14).
+    pub wal_end: Option<WalEnd>,
+    /// A damage of the WAL that stands (R12).
+    pub damage: Option<StandingDamage>,
 }
 
 impl NodeIdentity {
-    /// Notes a start, and forgets the oldest where there are more than are kept.
+    /// Notes a start, and forgets the oldest where there are more than are kept, but never the last that
+    /// others have heard of: without it they would take the directory for a restored copy (R15).
     pub(super) fn starts_with(&self, start: Start) -> Vec<Start> {
         let keep = self.starts.len().saturating_sub(MAX_STARTS - 1);
-        let kept = self.starts.get(keep..).unwrap_or_default();
-        kept.iter().copied().chain([start]).collect()
+        let (old, kept) = self.starts.split_at_checked(keep).unwrap_or_default();
+        let heard = self.heard.filter(|heard| old.contains(heard));
+        // It takes the place of the oldest that would have been kept.
+        let skip = usize::from(heard.is_some() && kept.len() == MAX_STARTS - 1);
+        let kept = kept.iter().copied().skip(skip);
+        heard.into_iter().chain(kept).chain([start]).collect()
     }
 
     fn encode(&self, sequence: u64) -> Vec<u8> {
@@ -95,6 +136,15 @@ impl NodeIdentity {
         if self.cluster_id.is_some() {
             flags |= FLAG_CLUSTER;
         }
+        if self.wal_end.is_some() {
+            flags |= FLAG_WAL_END;
+        }
+        if self.damage.is_some() {
+            flags |= FLAG_DAMAGE;
+        }
+        if self.heard.is_some() {
+            flags |= FLAG_HEARD;
+        }
         body.put_u32_le(flags);
         let boot = self.kernel_boot_id.as_bytes();
         let boot = boot.get(..BOOT_ID_MAX_BYTES).unwrap_or(boot);
@@ -108,6 +158,17 @@ impl NodeIdentity {
             body.put_u64_le(start.incarnation);
             body.put_u64_le(start.token);
         }
+        body.resize(MARKS_AT, 0);
+        let heard = self.heard.unwrap_or(Start {
+            incarnation: 0,
+            token: 0,
+        });
+        body.put_u64_le(heard.incarnation);
+        body.put_u64_le(heard.token);
+        body.put_u64_le(self.wal_end.map_or(0, |end| end.round));
+        body.put_u32_le(self.wal_end.map_or(0, |end| end.prev_crc));
+        body.put_u64_le(self.damage.map_or(0, |damage| damage.since));
+        body.put_u64_le(self.damage.map_or(0, |damage| damage.ordered_below));
         body.resize(SLOT_BYTES - BODY_AT, 0);
         let mut slot = Vec::with_capacity(SLOT_BYTES);
         slot.put_slice(MAGIC);
@@ -146,6 +207,7 @@ impl NodeIdentity {
         let boot = usize::from(slot.try_get_u8().ok()?);
         let kernel_boot_id = String::from_utf8_lossy(slot.get(..boot)?).into_owned();
         let mut starts = Vec::new();
+        let (mut heard, mut wal_end, mut damage) = (None, None, None);
         if version == VERSION {
             let mut rest = body.get(STARTS_AT..)?;
             let count = usize::from(rest.try_get_u16_le().ok()?);
@@ -158,6 +220,22 @@ impl NodeIdentity {
                     token: rest.try_get_u64_le().ok()?,
                 });
             }
+            let mut marks = body.get(MARKS_AT..)?;
+            let last = Start {
+                incarnation: marks.try_get_u64_le().ok()?,
+                token: marks.try_get_u64_le().ok()?,
+            };
+            let end = WalEnd {
+                round: marks.try_get_u64_le().ok()?,
+                prev_crc: marks.try_get_u32_le().ok()?,
+            };
+            let standing = StandingDamage {
+                since: marks.try_get_u64_le().ok()?,
+                ordered_below: marks.try_get_u64_le().ok()?,
+            };
+            heard = (flags & FLAG_HEARD != 0).then_some(last);
+            wal_end = (flags & FLAG_WAL_END != 0).then_some(end);
+            damage = (flags & FLAG_DAMAGE != 0).then_some(standing);
         }
         Some(Slot::Known(
             sequence,
@@ -169,6 +247,9 @@ impl NodeIdentity {
                 kernel_boot_id,
                 clean: flags & FLAG_CLEAN != 0,
                 starts,
+                heard,
+                wal_end,
+                damage,
             },
         ))
     }

@@ -22,7 +22,7 @@
 //! # File map
 //! - [`identity`]: who the directory is, incarnation, clean mark. - [`wal`]: the ring.
 //! - `image`: what the records mean. - `round`, `checkpoint`: see above. - `shape`: what goes where. - `boot`: what a start does.
-//! - `side`: side files.
+//! - `side`: side files. - `occupied`: what stands in the way of founding.
 //! - [`survey()`]: what a boot would find, without being one. - `target`: what is asked of a log.
 //! - `pool`: threads that wait for syncs.
 //!
@@ -36,6 +36,7 @@ mod config;
 mod error;
 pub mod identity;
 mod image;
+mod occupied;
 mod pool;
 mod round;
 mod shape;
@@ -49,7 +50,8 @@ pub use checkpoint::{Checkpoint, CheckpointResult};
 pub use config::{Boot, NodeConfig, NodeRecovery, WalDamage};
 pub use error::{NodeError, WalFailed};
 pub use identity::{
-    IdentitySlot, MAX_STARTS, NodeIdentity, Start, read_identity, read_identity_slots,
+    IdentitySlot, MAX_STARTS, NodeIdentity, StandingDamage, Start, WalEnd, read_identity,
+    read_identity_slots,
 };
 pub use round::{Round, RoundItem, RoundResult};
 pub use side::{MAGIC as SIDE_MAGIC, parse_side_name, read_side};

@@ -11,14 +11,16 @@ use uuid::Uuid;
 use super::checkpoint::Phase;
 use super::config::{Boot, NodeConfig, NodeRecovery};
 use super::error::NodeError;
-use super::identity::{IdentityFile, NodeIdentity};
+use super::identity::{IdentityFile, NodeIdentity, StandingDamage, WalEnd};
 use super::image::Image;
+use super::occupied::occupied_by;
 use super::pool::FlushPool;
 use super::target::SyncTarget;
 use super::wal::RecordBody;
 use super::wal::ring::Ring;
 use super::{IDENTITY_FILE, LOCK_FILE, NODE_DIR};
 use crate::disk::Disk;
+use crate::planted::{self, Bug};
 use crate::recovered::{FileTrust, GroupRecord};
 
 /// What rounds and checkpoints share with the store.
@@ -134,6 +136,14 @@ impl NodeStore {
         let (core, recovery) = if known {
             Core::resume(&shared, &identity_path, boot)?
         } else {
+            if let Some(found) = occupied_by(&shared)?
+                && !planted::is(Bug::FoundOverData)
+            {
+                return Err(NodeError::IdentityGone {
+                    path: identity_path,
+                    found,
+                });
+            }
             Core::found(&shared, &identity_path, boot)?
         };
         let store = Self {
@@ -187,9 +197,49 @@ impl NodeStore {
         core.check(0)?;
         let mut identity = core.identity.identity().clone();
         identity.clean = true;
+        identity.wal_end = Some(WalEnd {
+            round: core.ring.tail.round,
+            prev_crc: core.ring.tail.prev_crc,
+        });
         core.identity.write(identity)?;
         core.stopped = Some("the node store is closed");
         Ok(())
+    }
+
+    /// Notes durably that a peer or the controller has answered this start (R15).
+    pub fn is_heard(&self) -> Result<(), NodeError> {
+        self.change_identity(|identity| identity.heard = identity.starts.last().copied())
+    }
+
+    /// The damage of the WAL that stands (R12).
+    #[must_use]
+    pub fn damage(&self) -> Option<StandingDamage> {
+        self.core().identity.identity().damage
+    }
+
+    /// Says below which id the controller had ordered replicas when it first heard of the start that met
+    /// the damage.
+    pub fn bound_damage(&self, ordered_below: u64) -> Result<(), NodeError> {
+        self.change_identity(|identity| {
+            if let Some(damage) = &mut identity.damage {
+                damage.ordered_below = damage.ordered_below.min(ordered_below);
+            }
+        })
+    }
+
+    /// The damage stands no more: every replica that it may have concerned was accounted for.
+    pub fn forget_damage(&self) -> Result<(), NodeError> {
+        self.change_identity(|identity| identity.damage = None)
+    }
+
+    fn change_identity(&self, change: impl FnOnce(&mut NodeIdentity)) -> Result<(), NodeError> {
+        let mut core = self.core();
+        let mut identity = core.identity.identity().clone();
+        change(&mut identity);
+        if identity == *core.identity.identity() {
+            return Ok(());
+        }
+        core.identity.write(identity)
     }
 
     /// Says that a log's recovery has succeeded: an unfinished cut was carried out, and all that the
@@ -244,26 +294,48 @@ impl NodeStore {
         self.core().distrust(group, FileTrust::Suspect);
     }
 
-    /// What the WAL and its side files hold of a group now: the input for opening its log anew after
-    /// it could not be opened. Not while a round is under way.
-    pub fn read_group(&self, group: u64) -> Result<Option<GroupRecord>, NodeError> {
+    /// What the WAL and its side files hold of some groups now: the input for opening their logs anew after
+    /// they could not be opened. One replay for all of them, beside the rounds (R16).
+    ///
+    /// # Errors
+    /// The disk's; `Interrupted` where a checkpoint came between, and the call is to be made again.
+    pub fn read_groups(
+        &self,
+        groups: &BTreeSet<u64>,
+    ) -> Result<BTreeMap<u64, GroupRecord>, NodeError> {
+        let live = {
+            let core = self.core();
+            core.check(0)?;
+            core.live()
+        };
+        let (mut image, _) = live.replay(&self.shared)?;
         let mut core = self.core();
-        core.check(group)?;
-        let (mut image, _) = core.replay_live(&self.shared)?;
-        let mut record = image
-            .groups
-            .get_mut(&group)
-            .and_then(|state| state.take_record());
-        if let (Some(record), Some(state)) = (&mut record, core.image.groups.get(&group)) {
+        core.check(0)?;
+        if core.ring.mark != live.mark {
+            // Bytes that were read may have been written over, and side files removed.
+            let moved = io::Error::from(io::ErrorKind::Interrupted);
+            return Err(NodeError::io(&core.ring.path)(moved));
+        }
+        let mut records = BTreeMap::new();
+        for group in groups {
+            let replayed = image.groups.get_mut(group);
+            let Some(mut record) = replayed.and_then(|state| state.take_record()) else {
+                continue;
+            };
+            let Some(state) = core.image.groups.get(group) else {
+                continue;
+            };
             record.recovering |= state.flags.recovering;
-            let due = core.trust_due.get(&group).copied().unwrap_or_default();
+            let due = core.trust_due.get(group).copied().unwrap_or_default();
             record.trust = record.trust.max(due);
             record.recovering |= due != FileTrust::Sound && record.may_be_short;
+            if let Some(last) = record.entries.last() {
+                let index = last.index;
+                core.last_in_wal.insert(*group, index);
+            }
+            records.insert(*group, record);
         }
-        if let Some(last) = record.as_ref().and_then(|record| record.entries.last()) {
-            core.last_in_wal.insert(group, last.index);
-        }
-        Ok(record)
+        Ok(records)
     }
 
     /// Bytes of the ring that hold what a boot would read.

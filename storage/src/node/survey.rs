@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::boot::{replay_chain, take_records};
+use super::boot::{check_end, replay_chain, take_records};
 use super::config::WalDamage;
 use super::error::NodeError;
 use super::identity::{NodeIdentity, read_identity};
@@ -53,13 +53,16 @@ pub fn survey(disk: &dyn Disk, data_dir: &Path) -> Result<Survey, NodeError> {
         ));
     }
     let mark = preamble.newest_mark(&path)?;
-    let chain =
-        follow(&*file, preamble.geometry, mark.point, None).map_err(NodeError::io(&path))?;
-    if chain.tail.round <= mark.must_reach {
+    let left_at = identity.wal_end.filter(|_| identity.clean);
+    let reached = left_at.map(|end| end.round);
+    let chain = follow(&*file, preamble.geometry, mark.point, None, reached)
+        .map_err(NodeError::io(&path))?;
+    if chain.seen_round < mark.must_reach {
         let position = preamble.geometry.offset(chain.tail.position);
         let what = "the states that the last checkpoint wrote are not readable";
         return Err(NodeError::damaged(&path, position, what));
     }
+    check_end(&chain, left_at, preamble.geometry, &path, &identity_path)?;
     if u64::from(chain.tail.generation) > identity.incarnation {
         let what = "the incarnation is below that of the WAL: an older copy was put back";
         return Err(NodeError::damaged(&identity_path, 56, what));

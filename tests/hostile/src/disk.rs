@@ -57,6 +57,10 @@ impl Disk for OneFile {
         no()
     }
 
+    fn rename_new(&self, _: &Path, _: &Path) -> io::Result<()> {
+        no()
+    }
+
     fn remove_file(&self, _: &Path) -> io::Result<()> {
         no()
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use riverrun_replication::node::GroupOrder;
 use riverrun_replication::shard::{Effect, Input};
 use riverrun_replication::{GroupSettings, ProduceError, ProduceOutcome, Published};
+use riverrun_storage::format::aside::Reason;
 use riverrun_storage::planted::{self, Bug};
 use riverrun_storage::{LogConfig, LogIdentity};
 use uuid::Uuid;
@@ -211,7 +212,11 @@ impl Cluster {
     /// A node deletes its replica of [`GROUP`].
     pub(super) fn delete(&mut self, at: u64) {
         self.turn(at, vec![Input::Remove { group: GROUP }]);
-        let removed = self.machine(at).running().node.remove_group(GROUP);
+        let removed = self
+            .machine(at)
+            .running()
+            .node
+            .set_aside(GROUP, Reason::Replaced);
         removed.unwrap();
     }
 
@@ -327,12 +332,15 @@ impl Cluster {
         self.out_of_service.remove(&at);
         let opened = self.machine(at).open(|_| settings.clone());
         let Some(opened) = opened else {
-            return self.power_cut(at);
+            return match self.machine(at).refusal.as_ref() {
+                Some(error) => eprintln!("node {at} does not start: {error}"),
+                None => self.power_cut(at),
+            };
         };
-        for refused in &opened.refused {
-            eprintln!("node {at} refuses a partition: {}", refused.error);
+        for unopened in &opened.unopened {
+            eprintln!("node {at} does not open a partition: {}", unopened.why);
         }
-        if opened.refused.iter().any(|r| r.identity.group == GROUP) {
+        if opened.unopened.iter().any(|of| of.identity.group == GROUP) {
             self.out_of_service.insert(at);
         }
         let inputs = opened.partitions.into_iter();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use riverrun_replication::node::{Node, NodeSettings, Opened};
+use riverrun_replication::node::{Node, NodeSettings, OpenError, Opened};
 use riverrun_replication::shard::{Effect, Input, Shard};
 use riverrun_replication::{GroupConfig, GroupSettings};
 use riverrun_sim::host::Fuse;
@@ -40,6 +40,8 @@ pub(super) struct Machine {
     fuse: Fuse,
     /// What a loss of power leaves of what was not synced.
     crash: (u64, CrashModel),
+    /// Why the last start came to nothing, where the machine did not stop in it.
+    pub(super) refusal: Option<OpenError>,
 }
 
 impl Machine {
@@ -54,6 +56,7 @@ impl Machine {
             hung: false,
             fuse: Fuse::default(),
             crash: (1, CrashModel::LOSE_ALL),
+            refusal: None,
         }
     }
 
@@ -63,6 +66,7 @@ impl Machine {
         settings: impl Fn(&LogIdentity) -> GroupSettings,
     ) -> Option<Opened> {
         assert!(self.process.is_none(), "node {} runs", self.id);
+        self.refusal = None;
         self.starts += 1;
         let node_settings = NodeSettings {
             node_id: i32::try_from(self.id).unwrap(),
@@ -90,7 +94,13 @@ impl Machine {
         if self.fuse.is_blown() {
             return None;
         }
-        let (node, opened) = opened.unwrap();
+        let (node, opened) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.refusal = Some(error);
+                return None;
+            }
+        };
         self.process = Some(Process {
             node,
             shard: Shard::default(),

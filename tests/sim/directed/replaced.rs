@@ -1,6 +1,6 @@
 //! R3, R4: replicas that are not what they were, and replicas that begin in the middle.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use riverrun_replication::conf::{Change, members};
 use riverrun_replication::lives::{Life, Restored, judge};
@@ -8,7 +8,8 @@ use riverrun_replication::message::{Body, RaftKind, RaftMessage};
 use riverrun_replication::shard::Input;
 use riverrun_replication::{ProduceError, Role};
 use riverrun_storage::Disk;
-use riverrun_storage::planted::Bug;
+use riverrun_storage::disk::mem::MemDisk;
+use riverrun_storage::planted::{self, Bug};
 
 use super::cluster::{A, C, Cluster, D, F, GROUP, Plan, without_rule};
 use super::wire::Sent;
@@ -90,6 +91,17 @@ fn r3_one_partitions_directory_is_deleted() {
     assert_eq!(without_rule(Bug::R3, steps), (true, true));
 }
 
+/// Every file of a disk but those of the node store, as it would be after a loss of power.
+fn bytes_of_partitions(disk: &MemDisk) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = disk.durable_files().into_iter();
+    let files = files.filter(|(path, _)| !path.starts_with("/data/node"));
+    let with_bytes = files.map(|(path, _)| {
+        let bytes = disk.durable_image(&path).unwrap_or_default();
+        (path, bytes)
+    });
+    with_bytes.collect()
+}
+
 #[test]
 fn r3_the_node_state_is_deleted() {
     let steps = || {
@@ -99,14 +111,33 @@ fn r3_the_node_state_is_deleted() {
         disk.remove_dir_all(Path::new("/data/node")).unwrap();
         disk.sync_dir(Path::new("/data")).unwrap();
         cluster.machine(F).forget_directory_id();
+        let before = bytes_of_partitions(&disk);
         cluster.start(F);
-        let elected = c_takes_over(&mut cluster);
-        (cluster, elected)
+        (cluster, before)
     };
-    let (mut cluster, elected) = steps();
-    assert!(!elected);
+    // D6: it founds nothing over data, changes no byte, and says why.
+    let (mut cluster, before) = steps();
+    let refusal = cluster.machine(F).refusal.take().unwrap().to_string();
+    assert!(refusal.contains("/data/node/identity"), "{refusal}");
+    let disk = cluster.machine(F).disk.clone();
+    assert_eq!(bytes_of_partitions(&disk), before);
+    // The operator sets the directory aside, and the node joins anew.
+    disk.rename_new(Path::new("/data"), Path::new("/data.aside-1"))
+        .unwrap();
+    cluster.start(F);
+    assert!(!c_takes_over(&mut cluster));
     replace(&mut cluster);
-    assert!(without_rule(Bug::R3, steps).1);
+
+    let founded_over = || {
+        let (mut cluster, _) = steps();
+        c_takes_over(&mut cluster)
+    };
+    assert!(!without_rule(Bug::FoundOverData, founded_over));
+    let as_an_empty_voter = || {
+        planted::set(Bug::FoundOverData, true);
+        founded_over()
+    };
+    assert!(without_rule(Bug::R3, as_an_empty_voter));
 }
 
 #[test]

@@ -57,6 +57,13 @@ impl Promises {
         }
     }
 
+    /// The last entry that a replica has acknowledged, 0 for none.
+    #[must_use]
+    pub fn acknowledged(&self, group: u64, replica: u64) -> u64 {
+        let promise = self.promises.get(&(group, replica));
+        promise.map_or(0, |promise| promise.index)
+    }
+
     /// A replica is about to cut its log for a newer leader: what it acknowledged there is void.
     pub fn cuts(&mut self, group: u64, replica: u64, from: u64) {
         let promise = self.promises.entry((group, replica)).or_default();

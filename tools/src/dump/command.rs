@@ -109,7 +109,25 @@ fn fields<'a>(line: Line<'a>, command: &'a Command) -> Line<'a> {
             .detail("topic_id", id(&replace.id))
             .detail("partition", replace.partition)
             .detail("old_replica", replace.old)
-            .detail("node", replace.node),
+            .detail("node", replace.node)
+            .detail(
+                "on_word_of",
+                Value::List(
+                    replace
+                        .on_word
+                        .iter()
+                        .flat_map(|word| &word.others)
+                        .map(|replica| (*replica).into())
+                        .collect(),
+                ),
+            ),
+        Command::TopicsGone(gone) => line
+            .detail("command", "TopicsGone")
+            .detail("node", gone.node)
+            .detail(
+                "topic_ids",
+                Value::List(gone.topics.iter().map(|topic| id(topic)).collect()),
+            ),
     }
 }
 

@@ -59,7 +59,13 @@ fn show(position: u64, slot: IdentitySlot, report: &mut Report<'_>) -> Result<()
                 .detail("incarnation", identity.incarnation)
                 .detail("kernel_boot_id", identity.kernel_boot_id)
                 .detail("clean_stop", identity.clean)
-                .detail("starts", starts(&identity.starts));
+                .detail("starts", starts(&identity.starts))
+                .detail("heard_start", starts(identity.heard.as_slice()))
+                .detail("wal_end_round", identity.wal_end.map_or(0, |end| end.round))
+                .detail(
+                    "damage_since",
+                    identity.damage.map_or(0, |damage| damage.since),
+                );
             report.line(&line)?;
         }
     }

@@ -8,7 +8,7 @@ use riverrun_replication::founding::{
     FILE_NAME as CLUSTER_RECORD_FILE, MAGIC as CLUSTER_RECORD_MAGIC,
 };
 use riverrun_storage::format::{
-    SegmentFile, aux, leader_epochs, log_start, partition_metadata, sidecar,
+    SegmentFile, aside, aux, leader_epochs, log_start, partition_metadata, sidecar,
 };
 use riverrun_storage::node::{
     IDENTITY_FILE, LOCK_FILE, SIDE_MAGIC, WAL_FILE, identity, parse_side_name, wal,
@@ -29,6 +29,7 @@ pub(super) enum Kind {
     LeaderEpochs,
     PartitionMetadata,
     LogStart,
+    Aside,
     Wal,
     Identity,
     ClusterRecord,
@@ -69,6 +70,7 @@ impl Kind {
             leader_epochs::FILE_NAME => return Some(Self::LeaderEpochs),
             partition_metadata::FILE_NAME => return Some(Self::PartitionMetadata),
             log_start::FILE_NAME => return Some(Self::LogStart),
+            aside::FILE_NAME => return Some(Self::Aside),
             WAL_FILE => return Some(Self::Wal),
             IDENTITY_FILE => return Some(Self::Identity),
             CLUSTER_RECORD_FILE => return Some(Self::ClusterRecord),
@@ -99,7 +101,8 @@ impl Kind {
     }
 
     fn of_head(head: &[u8]) -> Option<Self> {
-        let magics: [(&[u8], Self); 8] = [
+        let magics: [(&[u8], Self); 9] = [
+            (&aside::MAGIC, Self::Aside),
             (&sidecar::MAGIC, Self::Sidecar(None)),
             (&aux::MAGIC, Self::Aux(None)),
             (&log_start::MAGIC, Self::LogStart),

@@ -11,7 +11,7 @@
 //! | `input` | a file read through a window |
 //! | `line`, `report`, `text` | what is printed: one line a thing, as a table or as JSON |
 //! | `batches` | finding batches in a `.log`, and finding them again behind damage |
-//! | `segment`, `sidecar`, `aux`, `index`, `snapshot`, `leader_epochs`, `partition_metadata`, `log_start` | the files of a partition |
+//! | `segment`, `sidecar`, `aux`, `index`, `snapshot`, `leader_epochs`, `partition_metadata`, `log_start`, `aside` | the files of a partition |
 //! | `wal`, `identity`, `side` | the files of the node |
 //! | `records`, `command` | the records of a batch; those of the controller's log as commands |
 //! | `checkpoint` | the controller's image |
@@ -22,6 +22,7 @@
 //! are looked at too); memory is taken because a file claims to need it; bytes, whatever they are,
 //! make anything here panic.
 
+mod aside;
 mod aux;
 mod batches;
 mod checkpoint;
@@ -125,6 +126,7 @@ fn dump_kind(
         Kind::LeaderEpochs => leader_epochs::dump(input, options, report),
         Kind::PartitionMetadata => partition_metadata::dump(input, report),
         Kind::LogStart => log_start::dump(input, report),
+        Kind::Aside => aside::dump(input, report),
         Kind::Wal => wal::dump(input, options, report),
         Kind::Identity => identity::dump(input, report),
         Kind::ClusterRecord => cluster_record::dump(input, report),

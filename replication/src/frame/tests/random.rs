@@ -141,6 +141,8 @@ pub(super) fn body(random: &mut Random, which: usize) -> Body {
             commit: random.number(),
             commit_term: random.number(),
             recovering: random.bool(),
+            // The fixtures are of before there was one.
+            marred: false,
         }),
         3 => Body::RecoverTo {
             term: random.number(),

@@ -41,6 +41,7 @@ struct Fault {
     operation: Operation,
     matches: Matcher,
     times: Times,
+    errno: i32,
 }
 
 /// The faults that lie in wait.
@@ -63,13 +64,20 @@ impl fmt::Debug for Faults {
 }
 
 impl Faults {
-    pub(super) fn arm(&mut self, operation: Operation, times: Times, matches: Matcher) -> u64 {
+    pub(super) fn arm(
+        &mut self,
+        operation: Operation,
+        times: Times,
+        errno: i32,
+        matches: Matcher,
+    ) -> u64 {
         self.next_id += 1;
         self.armed.push(Fault {
             id: self.next_id,
             operation,
             matches,
             times,
+            errno,
         });
         self.next_id
     }
@@ -82,13 +90,14 @@ impl Faults {
         self.armed.clear();
     }
 
-    /// EIO where a fault strikes.
+    /// The error where a fault strikes.
     pub(super) fn strike(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
         let hit = self
             .armed
             .iter()
             .position(|fault| fault.operation == operation && (fault.matches)(path));
         let Some(at) = hit else { return Ok(()) };
+        let errno = self.armed.get(at).map_or(libc::EIO, |fault| fault.errno);
         if self
             .armed
             .get(at)
@@ -96,6 +105,6 @@ impl Faults {
         {
             self.armed.remove(at);
         }
-        Err(io::Error::from_raw_os_error(libc::EIO))
+        Err(io::Error::from_raw_os_error(errno))
     }
 }

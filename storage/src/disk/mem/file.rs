@@ -121,6 +121,16 @@ impl FileState {
         true
     }
 
+    pub(super) fn durable_image(&self) -> &[u8] {
+        &self.durable
+    }
+
+    /// Puts another image in the place of the durable one.
+    pub(super) fn put_durable_image(&mut self, bytes: Vec<u8>) {
+        self.durable = bytes;
+        self.diverged = true;
+    }
+
     pub(super) fn durable_len(&self) -> usize {
         self.durable.len()
     }

@@ -135,10 +135,21 @@ impl MemDisk {
         times: Times,
         matches: impl Fn(&Path) -> bool + Send + Sync + 'static,
     ) -> u64 {
+        self.fail_with(operation, times, libc::EIO, matches)
+    }
+
+    /// The same with another error of the operating system.
+    pub fn fail_with(
+        &self,
+        operation: Operation,
+        times: Times,
+        errno: i32,
+        matches: impl Fn(&Path) -> bool + Send + Sync + 'static,
+    ) -> u64 {
         self.tree
             .lock()
             .faults
-            .arm(operation, times, Box::new(matches))
+            .arm(operation, times, errno, Box::new(matches))
     }
 
     /// From now on a file whose sync fails takes nothing more: later syncs of it succeed and make
@@ -163,6 +174,26 @@ impl MemDisk {
     #[must_use]
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> bool {
         self.tree.lock().flip(path, offset, bit)
+    }
+
+    /// A file's durable image: what a loss of power would leave of what was synced.
+    #[must_use]
+    pub fn durable_image(&self, path: &Path) -> Option<Vec<u8>> {
+        self.tree.lock().image(path)
+    }
+
+    /// Puts another image in the place of a file's durable one: bytes that rot, a copy that is put back. It
+    /// is seen after the next crash. False when there is no such file.
+    #[must_use]
+    pub fn put_durable_image(&self, path: &Path, bytes: Vec<u8>) -> bool {
+        self.tree.lock().put_image(path, bytes)
+    }
+
+    /// Takes the durable name of a file or directory away. It is seen after the next crash. False when it
+    /// has none.
+    #[must_use]
+    pub fn lose_name(&self, path: &Path) -> bool {
+        self.tree.lock().lose_name(path)
     }
 
     /// Every file that has a durable name, with the length of its durable image.
@@ -222,6 +253,15 @@ impl Disk for MemDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut tree = self.tree.lock();
         tree.faults.strike(Operation::Rename, from)?;
+        tree.rename(from, to)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut tree = self.tree.lock();
+        tree.faults.strike(Operation::Rename, from)?;
+        if tree.find(to).is_some() {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
         tree.rename(from, to)
     }
 

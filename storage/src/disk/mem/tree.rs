@@ -271,6 +271,37 @@ impl Tree {
         self.file_mut(id).is_ok_and(|file| file.flip(offset, bit))
     }
 
+    /// The durable image of a file.
+    pub(super) fn image(&mut self, path: &Path) -> Option<Vec<u8>> {
+        let id = self.find_durable(path)?;
+        Some(self.file_mut(id).ok()?.durable_image().to_vec())
+    }
+
+    /// Puts another image in the place of a file's durable one; false when there is no such file.
+    pub(super) fn put_image(&mut self, path: &Path, bytes: Vec<u8>) -> bool {
+        let Some(id) = self.find_durable(path) else {
+            return false;
+        };
+        self.file_mut(id).is_ok_and(|file| {
+            file.put_durable_image(bytes);
+            true
+        })
+    }
+
+    /// Takes a file's or directory's durable name away; false when it has none.
+    pub(super) fn lose_name(&mut self, path: &Path) -> bool {
+        let Ok((parent, name)) = split(path) else {
+            return false;
+        };
+        let Some(id) = self.find_durable(parent) else {
+            return false;
+        };
+        match self.inodes.get_mut(id) {
+            Some(Some(Inode::Dir(dir))) => dir.durable.remove(&name).is_some(),
+            _ => false,
+        }
+    }
+
     fn find_durable(&self, path: &Path) -> Option<usize> {
         let mut at = ROOT;
         for name in names_of(path) {

@@ -6,8 +6,10 @@
 //!
 //! Behind the first record that does not count nothing of that round, of an older lap or of a tail
 //! that an earlier boot cut can be of a *later* round; what is, proves that the bad record had been
-//! synced, as a round starts only when the last one is durable. Then the bad place is damage and
-//! reading goes on behind it (W3); else it is a torn tail, or simply the end.
+//! synced, as a round starts only when the last one is durable. So does a clean stop that has named a
+//! later round. Then the bad place is damage and reading goes on behind it (W3): at the next record of
+//! the same round that has a good checksum, else at the next round. Without such a proof it is a torn
+//! tail, or simply the end.
 
 use std::io;
 use std::ops::Range;
@@ -21,6 +23,8 @@ use crate::disk::DiskFile;
 
 /// Bytes read at a time.
 const READ_BYTES: u64 = 256 * 1024;
+/// How far behind a bad record the rest of its round is looked for.
+const MOST_RESUME_BYTES: u64 = 8 << 20;
 
 /// What was found, in order.
 #[derive(Debug, Clone)]
@@ -50,6 +54,8 @@ pub enum ChainEnd {
     Clean,
     /// A part of one more round is there; it was never acknowledged.
     Torn,
+    /// It ends before the round that a clean stop has named: damage, or an older copy (R14).
+    Short,
 }
 
 /// All that can be believed of a WAL file.
@@ -62,6 +68,8 @@ pub(in crate::node) struct Chain {
     pub(in crate::node) tail: MarkPoint,
     /// The last whole round, as positions.
     pub(in crate::node) last_round: Range<u64>,
+    /// The latest round of which a record counts, 0 for none.
+    pub(in crate::node) seen_round: u64,
     pub(in crate::node) end: ChainEnd,
 }
 
@@ -130,6 +138,35 @@ impl Reader<'_> {
         Ok(good.then_some(header))
     }
 
+    /// Where a damaged round goes on: the next good record of that round from a position on, before
+    /// `until`. Where only the bad record's body is bad, its own length leads there.
+    fn resume(&mut self, bad: MarkPoint, until: u64) -> io::Result<Option<(u64, RecordHeader)>> {
+        self.ensure(until.min(bad.position + RECORD_HEADER_BYTES as u64))?;
+        let stated = self
+            .get(bad.position, RECORD_HEADER_BYTES)
+            .and_then(RecordHeader::decode)
+            .filter(|header| plausible(header, bad.position, self.limit, self.geometry))
+            .map(|header| bad.position + u64::from(header.length));
+        let scan = bad.position + 1..until.min(bad.position + MOST_RESUME_BYTES);
+        for at in stated.into_iter().chain(scan) {
+            if at + RECORD_HEADER_BYTES as u64 > until {
+                continue;
+            }
+            self.ensure((at + RECORD_HEADER_BYTES as u64).min(self.limit))?;
+            // The round's number is looked at first: it is what almost every place fails by.
+            let is_of_it = self
+                .get(at, RECORD_HEADER_BYTES)
+                .and_then(RecordHeader::decode)
+                .is_some_and(|header| {
+                    header.round == bad.round && header.generation >= bad.generation
+                });
+            if is_of_it && let Some(header) = self.record(at)? {
+                return Ok(Some((at, header)));
+            }
+        }
+        Ok(None)
+    }
+
     /// The next record of a round later than `round`, of no earlier generation, from a position on.
     /// Rounds begin at multiples of 512, so nothing else need be looked at.
     fn later(
@@ -182,13 +219,16 @@ fn read(file: &dyn DiskFile, geometry: Geometry, from: u64, buf: &mut [u8]) -> i
     Ok(())
 }
 
-/// Follows the chain from a start mark to its end, or to `limit` where the writer knows it.
+/// Follows the chain from a start mark to its end, or to `limit` where the writer knows it. `reached`
+/// is the round that would have come next when the WAL was left, where that is known (R14): what lacks
+/// before it is damage and no torn tail.
 /// Errors are those of the disk: a byte that cannot be read is not a byte that is wrong.
 pub(in crate::node) fn follow(
     file: &dyn DiskFile,
     geometry: Geometry,
     mark: MarkPoint,
     limit: Option<u64>,
+    reached: Option<u64>,
 ) -> io::Result<Chain> {
     let limit = limit.unwrap_or(mark.position + geometry.capacity);
     let mut reader = Reader {
@@ -201,61 +241,85 @@ pub(in crate::node) fn follow(
     let mut steps = Vec::new();
     let mut expect = mark;
     let mut last_round = mark.position..mark.position;
-    let end = loop {
+    let mut seen_round = 0;
+    let end = 'rounds: loop {
         let from = expect.position;
         let mut at = expect;
         let mut round = Vec::new();
-        let whole = loop {
-            let Some(header) = reader.record(at.position)? else {
-                break false;
-            };
-            if header.prev_crc != at.prev_crc
-                || header.round != at.round
-                || header.generation < at.generation
-            {
-                break false;
-            }
-            let body = to_usize(at.position - reader.base) + RECORD_HEADER_BYTES;
-            let next = at.position + u64::from(header.length);
-            let body = body..to_usize(next - reader.base);
-            round.push(Step::Record {
-                position: at.position,
-                header,
-                body,
+        loop {
+            let record = reader.record(at.position)?.filter(|header| {
+                header.prev_crc == at.prev_crc
+                    && header.round == at.round
+                    && header.generation >= at.generation
             });
-            at.prev_crc = header.crc;
-            at.generation = header.generation;
-            at.position = next;
-            if header.last {
-                break true;
-            }
-        };
-        if whole {
-            steps.append(&mut round);
-            at.position = align_up(at.position);
-            at.round += 1;
-            last_round = from..at.position;
-            expect = at;
-            continue;
-        }
-        match reader.later(at.position + 1, at.round, at.generation)? {
-            Some((to, header)) => {
-                // What was good of the bad round had been synced with it, and counts.
-                steps.append(&mut round);
-                steps.push(Step::Gap {
-                    from: at.position,
-                    to,
+            if let Some(header) = record {
+                seen_round = header.round;
+                let body = to_usize(at.position - reader.base) + RECORD_HEADER_BYTES;
+                let next = at.position + u64::from(header.length);
+                let body = body..to_usize(next - reader.base);
+                round.push(Step::Record {
+                    position: at.position,
+                    header,
+                    body,
                 });
-                expect = MarkPoint {
-                    position: to,
-                    prev_crc: header.prev_crc,
-                    round: header.round,
-                    generation: header.generation,
+                at.prev_crc = header.crc;
+                at.generation = header.generation;
+                at.position = next;
+                if header.last {
+                    break;
+                }
+                continue;
+            }
+            let later = reader.later(at.position + 1, at.round, at.generation)?;
+            if later.is_none() && reached.is_none_or(|reached| at.round >= reached) {
+                let torn = round.iter().any(|step| matches!(step, Step::Record { .. }));
+                break 'rounds if torn {
+                    ChainEnd::Torn
+                } else {
+                    ChainEnd::Clean
                 };
             }
-            None if round.is_empty() => break ChainEnd::Clean,
-            None => break ChainEnd::Torn,
+            // What is good of the damaged round had been synced with it, and counts.
+            let until = later.as_ref().map_or(reader.limit, |(to, _)| *to);
+            let bad = at.position;
+            let (to, header) = match reader.resume(at, until)? {
+                Some(found) => found,
+                None => match later {
+                    Some(found) => found,
+                    None => {
+                        // What comes next is written behind what counts of this round, and leaves the
+                        // gap to be seen until a checkpoint has passed it.
+                        let to = align_up(bad + 1).min(reader.limit);
+                        reader.ensure(to)?;
+                        steps.append(&mut round);
+                        steps.push(Step::Gap { from: bad, to });
+                        expect = MarkPoint {
+                            position: to,
+                            round: at.round.max(reached.unwrap_or(0)),
+                            ..at
+                        };
+                        break 'rounds ChainEnd::Short;
+                    }
+                },
+            };
+            round.push(Step::Gap { from: bad, to });
+            at = MarkPoint {
+                position: to,
+                prev_crc: header.prev_crc,
+                round: header.round,
+                generation: header.generation,
+            };
+            if header.round != expect.round {
+                steps.append(&mut round);
+                expect = at;
+                continue 'rounds;
+            }
         }
+        steps.append(&mut round);
+        at.position = align_up(at.position);
+        at.round += 1;
+        last_round = from..at.position;
+        expect = at;
     };
     reader
         .bytes
@@ -266,6 +330,7 @@ pub(in crate::node) fn follow(
         steps,
         tail: expect,
         last_round,
+        seen_round,
         end,
     })
 }

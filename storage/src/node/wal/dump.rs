@@ -74,7 +74,7 @@ pub fn dump(disk: &dyn Disk, path: &Path) -> Result<WalDump, NodeError> {
     let preamble = Preamble::read(&*file, path)?;
     let mark = preamble.newest_mark(path)?;
     let geometry = preamble.geometry;
-    let chain = follow(&*file, geometry, mark.point, None).map_err(NodeError::io(path))?;
+    let chain = follow(&*file, geometry, mark.point, None, None).map_err(NodeError::io(path))?;
     let mut items = Vec::with_capacity(chain.steps.len() + 1);
     for step in &chain.steps {
         items.push(match step {

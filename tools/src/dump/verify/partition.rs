@@ -171,7 +171,9 @@ fn sort(entries: &[(PathBuf, bool)], findings: &mut Findings) -> Listing {
         } else {
             match Kind::of_name(&name) {
                 Some(Kind::Checkpoint) => listing.checkpoints.push(path.clone()),
-                Some(Kind::LeaderEpochs | Kind::PartitionMetadata | Kind::LogStart) => {}
+                Some(
+                    Kind::LeaderEpochs | Kind::PartitionMetadata | Kind::LogStart | Kind::Aside,
+                ) => {}
                 _ => findings.note(path, None, "not a file of a partition"),
             }
         }
