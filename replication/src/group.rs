@@ -316,7 +316,7 @@ impl Group {
             if read.is_empty() {
                 return Err(missing(from));
             }
-            // A copy: the uncommitted tail may be cut, and a slice of a file must never be.
+            // A copy, or one entry would keep all that was read with it in memory.
             tail.extend(read.into_iter().map(|mut entry| {
                 entry.payload = Bytes::copy_from_slice(&entry.payload);
                 entry

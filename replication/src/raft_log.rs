@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
-use riverrun_storage::{LogEntry, LogReader, LogStart};
+use riverrun_storage::{LogEntry, LogError, LogReader, LogStart};
 
 use crate::conf;
 use crate::message::SnapshotMessage;
@@ -218,7 +218,7 @@ impl Storage for RaftLog {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
         if low <= self.start.prev_index {
             return Err(raft::Error::Store(StorageError::Compacted));
@@ -230,7 +230,17 @@ impl Storage for RaftLog {
         let mut out: Vec<Entry> = Vec::new();
         let in_file = high.min(self.floor + 1);
         if low < in_file {
-            for entry in self.reader.entries(low, in_file, left).map_err(other)? {
+            let read = self.reader.entries(low, in_file, left);
+            let read = read.map_err(|error| match error {
+                // A follower that needs what cannot be read waits for it; no other does (R7).
+                LogError::BadBatch { .. } | LogError::Damaged { .. } | LogError::Io { .. }
+                    if context.can_async() =>
+                {
+                    raft::Error::Store(StorageError::LogTemporarilyUnavailable)
+                }
+                error => other(error),
+            })?;
+            for entry in read {
                 left = left.saturating_sub(entry.payload.len() as u64);
                 out.push(to_raft(&entry));
             }

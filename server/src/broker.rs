@@ -32,6 +32,7 @@ use crate::config::Config;
 use crate::error;
 use crate::hooks::Hooks;
 use crate::internal::Internal;
+use crate::kafka::fetch::COLD_UNITS;
 use crate::kafka::refused::RefusedLog;
 use crate::net::burst;
 use crate::net::connection::{Connection, Connections};
@@ -54,6 +55,7 @@ pub(crate) struct Broker {
     config: Config,
     budget: Arc<Budget>,
     disk_reads: Arc<Semaphore>,
+    cold_bytes: Arc<Semaphore>,
     connections: Connections,
     refused_log: RefusedLog,
     topics: Topics,
@@ -117,6 +119,7 @@ impl Broker {
             config,
             budget: Arc::new(budget),
             disk_reads: Arc::new(Semaphore::new(DISK_READS)),
+            cold_bytes: Arc::new(Semaphore::new(COLD_UNITS)),
             connections: Connections::default(),
             refused_log: RefusedLog::default(),
             topics: Topics::default(),
@@ -157,6 +160,11 @@ impl Broker {
     /// The turns of reads from the disk.
     pub(crate) fn disk_reads(&self) -> &Arc<Semaphore> {
         &self.disk_reads
+    }
+
+    /// The budget of verified bytes that answers hold.
+    pub(crate) fn cold_bytes(&self) -> &Arc<Semaphore> {
+        &self.cold_bytes
     }
 
     pub(crate) fn connections(&self) -> &Connections {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use riverrun_record::BatchError;
 use riverrun_replication::ProduceError;
 use riverrun_replication::controller::Rejection;
+use riverrun_storage::LogError;
 use riverrun_wire::ErrorCode;
 
 use crate::catalog::ChangeError;
@@ -50,6 +51,16 @@ pub enum StartError {
     /// What was acknowledged can no longer be made durable, so nothing more may be (I10).
     #[error("stopped: {0}; check the disk and start again")]
     Fatal(String),
+}
+
+/// What a read that the log refused is answered. Where bytes at rest are not what was written, the client is
+/// told so of their range alone, and may go on behind it.
+pub(crate) fn of_read(error: &LogError) -> ErrorCode {
+    match error {
+        LogError::BadBatch { .. } | LogError::Unreadable { .. } => ErrorCode::CorruptMessage,
+        LogError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        _ => ErrorCode::KafkaStorageError,
+    }
 }
 
 /// What a produce that replication refused is answered.

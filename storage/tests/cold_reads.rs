@@ -92,7 +92,7 @@ fn what_is_not_in_memory_is_known_and_read_as_it_was_written() {
         evict(&dir, &reader);
         // Nothing of it may have been touched by a map before it is brought in.
         let cold = reader.fetch_in_memory(from, BATCHES, ALL, true).unwrap();
-        let read = reader.fetch_from_disk(from, BATCHES, ALL, true).unwrap();
+        let read = reader.fetch(from, BATCHES, ALL, true).unwrap();
         let warm = reader.fetch_in_memory(from, BATCHES, ALL, true).unwrap();
         assert_eq!(warm, Some(read.clone()), "offset {from}: it was brought in");
         assert_eq!(read.first_offset, from);
@@ -117,7 +117,7 @@ fn what_lies_behind_the_limit_does_not_make_a_read_cold() {
         return;
     }
     let limit = 20 * (RECORD_BYTES + 100);
-    let some = reader.fetch_from_disk(0, BATCHES, limit, true).unwrap();
+    let some = reader.fetch(0, BATCHES, limit, true).unwrap();
     assert!(some.next_offset < 25);
     // Evicted are only pages that no map has touched: those behind what was read.
     evict(&dir, &reader);

@@ -54,6 +54,12 @@ pub fn named_by(bug: Bug) -> &'static [&'static str] {
             "one_vote_per_replica_and_term",
             "promises_outlive_a_crash",
         ],
+        Bug::UnverifiedColdRead => &[
+            "committed_agrees",
+            "committed_offsets_can_be_read",
+            "offsets_dense",
+            "one_value_at_one_offset",
+        ],
         Bug::AsideNotSynced => &["recovery_accepts_what_a_crash_leaves"],
         Bug::R1 => &["acknowledged_is_never_lost"],
         Bug::R2b => &["acknowledged_is_never_lost", "what_is_counted_is_held"],

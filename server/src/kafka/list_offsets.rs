@@ -16,6 +16,7 @@ use riverrun_wire::api::{ListOffsetsRequest, ListOffsetsResponse};
 use tracing::warn;
 
 use super::Call;
+use crate::error;
 use crate::partition::Partition;
 
 const LATEST: i64 = -1;
@@ -156,7 +157,7 @@ async fn offset(
     };
     found.map_err(|error| {
         warn!(group = at.handle().group(), %error, "a partition cannot be read");
-        ErrorCode::KafkaStorageError
+        error::of_read(&error)
     })
 }
 

@@ -11,6 +11,7 @@ use ::std::fmt::Debug;
 use ::std::io::{self, IoSlice};
 use ::std::path::{Path, PathBuf};
 use ::std::sync::Arc;
+use ::std::time::Duration;
 
 use bytes::Bytes;
 
@@ -102,6 +103,10 @@ pub trait Disk: Debug + Send + Sync {
     /// Takes the exclusive lock of a data directory by locking the file `path` (created if missing).
     /// It is held until the returned guard is dropped or the process ends.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+    /// Time by a clock that never goes back. When it began means nothing.
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// An open file.
@@ -116,6 +121,11 @@ pub trait DiskFile: Debug + Send + Sync {
     }
     /// Fills `buf` from `offset`; an early end of file is `UnexpectedEof`.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// The same from the disk itself, whatever the cache holds. Where the file system cannot, it is
+    /// [`DiskFile::read_exact_at`].
+    fn read_past_cache(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(buf, offset)
+    }
     /// Writes all the slices one after another from `offset` (pwritev), extending the file.
     fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Makes the bytes and the length durable (fdatasync).

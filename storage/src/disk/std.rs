@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use memmap2::MmapOptions;
@@ -31,6 +32,10 @@ const MIN_MAP_BYTES: u64 = 1 << 20;
 
 /// Pages that one call asks about.
 const PAGES_A_CALL: usize = 1024;
+/// What memory, place and length of a read past the cache are multiples of.
+const DIRECT_BLOCK: usize = 4096;
+/// Bytes of one read past the cache.
+const DIRECT_BYTES: usize = 256 << 10;
 /// Bytes that are brought into memory with one read.
 const BRING_IN_BYTES: usize = 64 << 10;
 
@@ -73,6 +78,10 @@ fn in_memory(bytes: &[u8]) -> usize {
     }
     bytes.len()
 }
+
+/// When the clock of [`StdDisk`] began.
+#[expect(clippy::disallowed_methods, reason = "the disk's clock is an edge")]
+static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The file system of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -174,6 +183,12 @@ impl Disk for StdDisk {
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         let stat = statvfs(path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn now(&self) -> Duration {
+        #[expect(clippy::disallowed_methods, reason = "the disk's clock is an edge")]
+        let now = Instant::now();
+        now.saturating_duration_since(*BEGUN)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -400,6 +415,55 @@ impl DiskFile for StdFile {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.file()?.read_exact_at(buf, offset)
+    }
+
+    fn read_past_cache(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        let direct = options.read(true).custom_flags(libc::O_DIRECT);
+        let file = match direct.open(&self.path) {
+            Ok(file) => file,
+            // A file system that has nothing but its cache.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                return self.read_exact_at(buf, offset);
+            }
+            Err(error) => return Err(error),
+        };
+        let metadata = file.metadata()?;
+        if (metadata.dev(), metadata.ino()) != self.identity {
+            // Another file has its name now.
+            return self.read_exact_at(buf, offset);
+        }
+        // Memory, place and length all have to be multiples of the disk's block.
+        let mut piece = vec![0_u8; DIRECT_BYTES + DIRECT_BLOCK];
+        let shift = piece.as_ptr().align_offset(DIRECT_BLOCK);
+        let piece = piece.get_mut(shift..shift + DIRECT_BYTES);
+        let piece = piece.ok_or(ErrorKind::OutOfMemory)?;
+        let mut filled = 0;
+        while filled < buf.len() {
+            let at = offset + filled as u64;
+            let begin = at - at % DIRECT_BLOCK as u64;
+            let read = match file.read_at(piece, begin) {
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                // Its blocks are larger than those here.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                    return self.read_exact_at(buf, offset);
+                }
+                Err(error) => return Err(error),
+            };
+            let skip = usize::try_from(at - begin).unwrap_or(DIRECT_BLOCK);
+            let got = piece.get(skip..read).unwrap_or_default();
+            let rest = buf.get_mut(filled..).unwrap_or_default();
+            let len = got.len().min(rest.len());
+            if len == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            for (to, from) in rest.iter_mut().zip(got) {
+                *to = *from;
+            }
+            filled += len;
+        }
+        Ok(())
     }
 
     fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {

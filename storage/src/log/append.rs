@@ -16,6 +16,7 @@ use crate::log::config::LogConfig;
 use crate::log::error::{IoContext, LogError, LogResult};
 use crate::log::segment::{Spec, reservation, reserve_first};
 use crate::log::shared::{Active, Sealed};
+use crate::log::trust::Span;
 use crate::recovered::LogStart;
 
 /// Index entries that may wait in memory: a write for each would cost more than they are worth, and
@@ -223,6 +224,16 @@ impl Log {
                     .push(index, u64::from(record.term), record.base_offset);
             }
             let active = &mut inner.active;
+            let first = chunk.records.iter().find(|r| r.kind == EntryKind::Data);
+            if let Some(first) = first {
+                files.trust.add(Span {
+                    from: active.log_len,
+                    to: chunk.log_len,
+                    first_offset: first.base_offset,
+                    next_offset: chunk.next_offset,
+                    at: files.now(),
+                });
+            }
             active.records.extend_from_slice(&chunk.records);
             active.log_len = chunk.log_len;
             active.aux_len = chunk.aux_len;

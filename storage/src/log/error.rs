@@ -42,6 +42,32 @@ pub enum LogError {
         /// What is wrong.
         what: &'static str,
     },
+    /// A batch at rest is not what was written, also when it was read past the cache. What lies before and
+    /// behind it can be read.
+    #[error(
+        "{path}: the batch at byte {position} is not what was written: offsets {first_offset} to {next_offset}, \
+         index {index}"
+    )]
+    BadBatch {
+        /// The `.log` file, or the sidecar where its record is bad.
+        path: PathBuf,
+        /// Where the batch or record begins.
+        position: u64,
+        /// The Raft index.
+        index: u64,
+        /// The first offset that cannot be served.
+        first_offset: i64,
+        /// The offset to go on at.
+        next_offset: i64,
+    },
+    /// A batch is what was written and still cannot be taken apart.
+    #[error("the records of offsets {first_offset} to {next_offset} cannot be read")]
+    Unreadable {
+        /// The batch's first offset.
+        first_offset: i64,
+        /// The offset behind it.
+        next_offset: i64,
+    },
     /// The log's files are not there, though its record says that they were created (R3).
     #[error("{path}: the log is gone")]
     Missing {

@@ -5,14 +5,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use riverrun_record::{HEADER_LEN, batches};
 
-use crate::disk::{DiskFile, OpenMode};
+use crate::disk::DiskFile;
 use crate::entry::EntryKind;
 use crate::format::SegmentFile;
 use crate::format::index::{OFFSET_ENTRY_LEN, OffsetEntry, partition_entries};
+use crate::format::sidecar::Record;
 use crate::log::error::{IoContext, LogError, LogResult};
 use crate::log::files::Files;
 use crate::log::reader::LogReader;
-use crate::log::shared::{Active, Sealed};
+use crate::log::shared::{Active, Inner, Sealed};
+use crate::log::trust::Span;
+use crate::log::verified::read_run;
+
+/// Records of a sealed segment's sidecar that are read at once.
+const RECORDS_AT_ONCE: u64 = 256;
 
 /// Whole batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +38,6 @@ struct Range {
     to: u64,
     first_offset: i64,
     next_offset: i64,
-    /// Whether the limit of bytes or the ceiling ended it, and not the segment.
-    stopped: bool,
 }
 
 /// What a fetch may still take.
@@ -50,18 +54,16 @@ impl Budget {
     }
 }
 
-/// What a read does about bytes that are not in memory.
+/// What a read that must not wait does about bytes that are not in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pages {
-    /// It touches them, and waits for the disk if it has to.
+    /// It touches them: they were written a moment ago.
     Touch,
-    /// It ends without an answer.
+    /// It ends there.
     InMemory,
-    /// It reads them first: an error of the disk is then an error, and not a signal.
-    BringIn,
 }
 
-/// Bytes that are asked about, or brought in, at once.
+/// Bytes that are asked about at once.
 const LEAST_WINDOW_BYTES: u64 = 64 << 10;
 const MOST_WINDOW_BYTES: u64 = 1 << 20;
 
@@ -69,6 +71,7 @@ const MOST_WINDOW_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 struct Frontier<'a> {
     pages: Pages,
+    files: &'a Files,
     file: &'a Arc<dyn DiskFile>,
     /// Everything that was asked for below this may be touched.
     to: u64,
@@ -78,49 +81,44 @@ struct Frontier<'a> {
 }
 
 impl<'a> Frontier<'a> {
-    fn new(pages: Pages, file: &'a Arc<dyn DiskFile>, end: u64, wanted_bytes: usize) -> Self {
+    fn new(pages: Pages, files: &'a Files, end: u64, wanted_bytes: usize) -> LogResult<Self> {
         let window = (wanted_bytes as u64).clamp(LEAST_WINDOW_BYTES, MOST_WINDOW_BYTES);
-        Self {
+        Ok(Self {
             pages,
-            file,
+            files,
+            file: files.log()?,
             to: 0,
             end,
             window,
-        }
+        })
     }
 
     /// Whether `from..to` may be touched; from one call to the next `from` never goes back.
-    fn reaches(&mut self, from: u64, to: u64) -> LogResult<bool> {
+    fn reaches(&mut self, from: u64, to: u64) -> bool {
         if to <= self.to || self.pages == Pages::Touch {
-            return Ok(true);
+            return true;
         }
         let start = self.to.max(from);
         let len = (to - start).max(self.window.min(self.end.saturating_sub(start)));
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        self.to = match self.pages {
-            Pages::InMemory => start + self.file.resident(start, len) as u64,
-            Pages::Touch | Pages::BringIn => {
-                bring_in(self.file, start, len)?;
-                start + len as u64
-            }
-        };
-        Ok(to <= self.to)
+        self.to = start + self.file.resident(start, len) as u64;
+        if to > self.to {
+            // Whoever brings it back may not look at it (X1).
+            self.files.trust.forget(self.to, to);
+        }
+        to <= self.to
     }
-}
-
-fn bring_in(file: &Arc<dyn DiskFile>, offset: u64, len: usize) -> LogResult<()> {
-    if file.resident(offset, len) < len {
-        file.bring_in(offset, len).at(file.path())?;
-    }
-    Ok(())
 }
 
 impl LogReader {
     /// Whole batches from the one that holds `offset` on, all of them below the offset `ceiling`:
-    /// no more than `max_bytes`, but the first one whatever its size if `at_least_one`.
+    /// no more than `max_bytes`, but the first one whatever its size if `at_least_one`. Bytes that this
+    /// process has not written or verified lately are verified; the answer ends before a batch that is
+    /// not whole. Waits for the disk.
     ///
     /// # Errors
-    /// `OutOfRange` where the log does not have the offset and does not end at it; I/O errors.
+    /// `OutOfRange` where the log does not have the offset and does not end at it, `BadBatch` where the
+    /// first batch is not what was written; I/O errors.
     pub fn fetch(
         &self,
         offset: i64,
@@ -128,12 +126,34 @@ impl LogReader {
         max_bytes: usize,
         at_least_one: bool,
     ) -> LogResult<Fetched> {
-        self.fetch_pages(offset, ceiling, max_bytes, at_least_one, Pages::Touch)
-            .map(|fetched| fetched.unwrap_or_else(|| unreachable!("it touches what it needs")))
+        let mut budget = Budget {
+            ceiling,
+            bytes: max_bytes,
+            at_least_one,
+        };
+        let mut fetched = Fetched::nothing(offset);
+        loop {
+            let at = fetched.next_offset;
+            let trusted = self.take_trusted(at, &budget, Pages::InMemory);
+            let taken = match trusted.transpose() {
+                Some(taken) => taken,
+                None => self.take_verified(at, &budget),
+            };
+            let more = match taken {
+                Ok(more) => more,
+                Err(_) if at > offset => return Ok(fetched),
+                Err(error) => return Err(error),
+            };
+            let moved = more.next_offset > at;
+            fetched.append(more, &mut budget);
+            if !moved {
+                return Ok(fetched);
+            }
+        }
     }
 
-    /// The same without waiting for a disk: none where a byte of the answer, or of the way to it, is
-    /// not in memory.
+    /// The same from memory alone, as much as this process has written or verified lately and is still
+    /// there; none where that is nothing. Waits for nothing.
     ///
     /// # Errors
     /// As [`LogReader::fetch`].
@@ -144,28 +164,27 @@ impl LogReader {
         max_bytes: usize,
         at_least_one: bool,
     ) -> LogResult<Option<Fetched>> {
-        self.fetch_pages(offset, ceiling, max_bytes, at_least_one, Pages::InMemory)
+        self.fetch_trusted((offset, ceiling), max_bytes, at_least_one, Pages::InMemory)
     }
 
-    /// The same with all of it brought into memory first. Waits for the disk.
+    /// The same for one who was at the end: what there is was written a moment ago, so nobody asks whether
+    /// it is in memory.
     ///
     /// # Errors
     /// As [`LogReader::fetch`].
-    pub fn fetch_from_disk(
+    pub fn fetch_written(
         &self,
         offset: i64,
         ceiling: i64,
         max_bytes: usize,
         at_least_one: bool,
-    ) -> LogResult<Fetched> {
-        self.fetch_pages(offset, ceiling, max_bytes, at_least_one, Pages::BringIn)
-            .map(|fetched| fetched.unwrap_or_else(|| unreachable!("it brings in what it needs")))
+    ) -> LogResult<Option<Fetched>> {
+        self.fetch_trusted((offset, ceiling), max_bytes, at_least_one, Pages::Touch)
     }
 
-    fn fetch_pages(
+    fn fetch_trusted(
         &self,
-        offset: i64,
-        ceiling: i64,
+        (offset, ceiling): (i64, i64),
         max_bytes: usize,
         at_least_one: bool,
         pages: Pages,
@@ -175,62 +194,261 @@ impl LogReader {
             bytes: max_bytes,
             at_least_one,
         };
-        let mut fetched = Fetched {
-            batches: Vec::new(),
-            first_offset: offset,
-            next_offset: offset,
-        };
+        let mut fetched = Fetched::nothing(offset);
         loop {
             let at = fetched.next_offset;
-            let (files, range) = {
-                let inner = self.shared.inner.read();
-                let (start, end) = (inner.start.offset, inner.next_offset());
-                if fetched.batches.is_empty() && (at < start || at > end) {
-                    return Err(LogError::OutOfRange {
-                        offset: at,
-                        start,
-                        end,
-                    });
-                }
-                match inner.sealed.get(inner.segment_of_offset(at)) {
-                    Some(sealed) => {
-                        let sealed = Arc::clone(sealed);
-                        drop(inner);
-                        let Some(range) = sealed_range(&sealed, at, &budget, pages)? else {
-                            return Ok(None);
-                        };
-                        (Arc::clone(&sealed.files), range)
-                    }
-                    None => {
-                        let range = active_range(&inner.active, at, &budget);
-                        let files = Arc::clone(&inner.active.files);
-                        drop(inner);
-                        let mut reach = Frontier::new(pages, files.log()?, range.to, 0);
-                        if range.from < range.to && !reach.reaches(range.from, range.to)? {
-                            return Ok(None);
-                        }
-                        (files, range)
-                    }
-                }
+            let more = match self.take_trusted(at, &budget, pages) {
+                Ok(Some(more)) => more,
+                Ok(None) | Err(_) if at > offset => return Ok(Some(fetched)),
+                nothing => return nothing,
             };
-            let len = usize::try_from(range.to - range.from).unwrap_or(usize::MAX);
-            if len > 0 {
-                let log = files.log()?;
-                if fetched.batches.is_empty() {
-                    fetched.first_offset = range.first_offset;
-                }
-                fetched
-                    .batches
-                    .push(log.slice(range.from, len).at(log.path())?);
-                budget.bytes = budget.bytes.saturating_sub(len);
-                budget.at_least_one = false;
-            }
-            let moved = range.next_offset > fetched.next_offset;
-            fetched.next_offset = fetched.next_offset.max(range.next_offset);
-            if range.stopped || !moved {
+            let moved = more.next_offset > at;
+            fetched.append(more, &mut budget);
+            if !moved {
                 return Ok(Some(fetched));
             }
         }
+    }
+
+    /// What one segment has at an offset that needs no verifying; none where that is nothing.
+    fn take_trusted(&self, at: i64, budget: &Budget, pages: Pages) -> LogResult<Option<Fetched>> {
+        let (files, range) = {
+            let inner = self.shared.inner.read();
+            inner.check_offset(at)?;
+            match inner.sealed.get(inner.segment_of_offset(at)) {
+                Some(sealed) => {
+                    let sealed = Arc::clone(sealed);
+                    drop(inner);
+                    let Some(range) = sealed_range(&sealed, at, budget, pages)? else {
+                        return Ok(None);
+                    };
+                    (Arc::clone(&sealed.files), range)
+                }
+                None => {
+                    let range = active_range(&inner.active, at, budget);
+                    let files = Arc::clone(&inner.active.files);
+                    drop(inner);
+                    let mut reach = Frontier::new(pages, &files, range.to, 0)?;
+                    if range.from < range.to
+                        && (!files.trust.covers(range.from, range.to, files.now())
+                            || !reach.reaches(range.from, range.to))
+                    {
+                        return Ok(None);
+                    }
+                    (files, range)
+                }
+            }
+        };
+        let mut fetched = Fetched::nothing(at);
+        fetched.next_offset = range.next_offset.max(at);
+        if range.from < range.to {
+            fetched.first_offset = range.first_offset;
+            let bytes = slice(&files, range.from, range.to)?;
+            fetched.batches.push(bytes);
+        }
+        Ok(Some(fetched))
+    }
+
+    /// What one segment has at an offset, read and verified.
+    fn take_verified(&self, at: i64, budget: &Budget) -> LogResult<Fetched> {
+        loop {
+            let (files, found) = {
+                let inner = self.shared.inner.read();
+                inner.check_offset(at)?;
+                match inner.sealed.get(inner.segment_of_offset(at)) {
+                    Some(sealed) => (Arc::clone(&sealed.files), Ok(Arc::clone(sealed))),
+                    None => {
+                        let entries = active_entries(&inner.active, at, budget);
+                        (Arc::clone(&inner.active.files), Err(entries))
+                    }
+                }
+            };
+            let entries = match found {
+                Ok(sealed) => sealed_entries(&sealed, at, budget),
+                Err(active) => Ok(active),
+            };
+            let read = entries.and_then(|entries| entries.read(&files, at));
+            // Whatever is wrong with files that the log has no more is nothing wrong with the log.
+            if read.is_ok() || self.has(&files, at) {
+                return read;
+            }
+        }
+    }
+
+    /// Whether these are the files of the segment that has an offset.
+    fn has(&self, files: &Arc<Files>, at: i64) -> bool {
+        let inner = self.shared.inner.read();
+        match inner.sealed.get(inner.segment_of_offset(at)) {
+            Some(sealed) => Arc::ptr_eq(&sealed.files, files),
+            None => Arc::ptr_eq(&inner.active.files, files),
+        }
+    }
+}
+
+impl Fetched {
+    fn nothing(offset: i64) -> Self {
+        Self {
+            batches: Vec::new(),
+            first_offset: offset,
+            next_offset: offset,
+        }
+    }
+
+    fn append(&mut self, more: Self, budget: &mut Budget) {
+        if self.batches.is_empty() {
+            self.first_offset = more.first_offset;
+        }
+        let bytes: usize = more.batches.iter().map(Bytes::len).sum();
+        if bytes > 0 {
+            budget.at_least_one = false;
+        }
+        budget.bytes = budget.bytes.saturating_sub(bytes);
+        self.batches.extend(more.batches);
+        self.next_offset = more.next_offset;
+    }
+}
+
+impl Inner {
+    /// Whether the log has the offset or ends at it.
+    fn check_offset(&self, at: i64) -> LogResult<()> {
+        let (start, end) = (self.start.offset, self.next_offset());
+        if at < start || at > end {
+            return Err(LogError::OutOfRange {
+                offset: at,
+                start,
+                end,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Entries of one segment that follow each other.
+#[derive(Debug, Default)]
+struct Entries {
+    /// The first one's Raft index.
+    index: u64,
+    records: Vec<Record>,
+    /// The offset to go on at behind them.
+    next_offset: i64,
+}
+
+impl Entries {
+    /// Takes the next entry if the budget does; false where it does not.
+    fn take(&mut self, record: &Record, bytes: &mut u64, budget: &Budget) -> bool {
+        if record.next_offset() > budget.ceiling {
+            return false;
+        }
+        if record.kind == EntryKind::Data {
+            let len = u64::from(record.len);
+            if !budget.takes(*bytes, len) {
+                return false;
+            }
+            *bytes += len;
+        }
+        self.next_offset = self.next_offset.max(record.next_offset());
+        self.records.push(*record);
+        true
+    }
+
+    /// Their batches, as far as they are whole.
+    fn read(self, files: &Files, at: i64) -> LogResult<Fetched> {
+        let mut fetched = Fetched::nothing(at);
+        let run = read_run(files, self.index, &self.records)?;
+        let whole = self.records.get(..run.entries).unwrap_or_default();
+        match run.bad {
+            Some(bad) if whole.is_empty() => return Err(bad),
+            Some(_) => {}
+            None if whole.len() < self.records.len() => {}
+            None => fetched.next_offset = self.next_offset.max(at),
+        }
+        if let Some(first) = whole.iter().find(|record| record.kind == EntryKind::Data) {
+            fetched.first_offset = first.base_offset;
+            fetched.batches.push(run.bytes);
+        }
+        if let Some(last) = whole.last() {
+            fetched.next_offset = fetched.next_offset.max(last.next_offset());
+        }
+        Ok(fetched)
+    }
+}
+
+fn active_entries(active: &Active, offset: i64, budget: &Budget) -> Entries {
+    let first = active
+        .records
+        .partition_point(|record| record.next_offset() <= offset);
+    let mut entries = Entries {
+        index: active.shape.first_index + first as u64,
+        records: Vec::new(),
+        next_offset: offset,
+    };
+    let mut bytes = 0;
+    for record in active.records.get(first..).unwrap_or_default() {
+        if !entries.take(record, &mut bytes, budget) {
+            break;
+        }
+    }
+    entries
+}
+
+/// The entries of a sealed segment from the one that holds an offset on; those before one whose record is
+/// bad.
+fn sealed_entries(sealed: &Sealed, offset: i64, budget: &Budget) -> LogResult<Entries> {
+    let mut index = sealed.index_above(offset)?;
+    let mut entries = Entries {
+        index,
+        records: Vec::new(),
+        next_offset: offset,
+    };
+    let mut first_bad = None;
+    let mut bytes = 0;
+    while index <= sealed.last_index {
+        let to = (index + RECORDS_AT_ONCE).min(sealed.last_index + 1);
+        for record in sealed.some_records(index, to)? {
+            match record {
+                Some(record) if entries.records.is_empty() && record.base_offset > offset => {
+                    if let Some(bad) = first_bad {
+                        return Err(bad_record(sealed, bad, offset, record.base_offset));
+                    }
+                    if !entries.take(&record, &mut bytes, budget) {
+                        return Ok(entries);
+                    }
+                }
+                Some(record) => {
+                    if entries.records.is_empty() {
+                        entries.index = index;
+                        first_bad = None;
+                    }
+                    if !entries.take(&record, &mut bytes, budget) {
+                        return Ok(entries);
+                    }
+                }
+                None if entries.records.is_empty() => {
+                    first_bad.get_or_insert(index);
+                }
+                None => return Ok(entries),
+            }
+            index += 1;
+        }
+    }
+    if let Some(bad) = first_bad {
+        return Err(bad_record(sealed, bad, offset, sealed.next_offset));
+    }
+    // Whatever offsets the segment ends with, holes perhaps, the next one goes on behind them.
+    entries.next_offset = sealed
+        .next_offset
+        .min(budget.ceiling)
+        .max(entries.next_offset);
+    Ok(entries)
+}
+
+fn bad_record(sealed: &Sealed, index: u64, first_offset: i64, next_offset: i64) -> LogError {
+    LogError::BadBatch {
+        path: sealed.files.path(SegmentFile::Raft),
+        position: sealed.shape.record_position(index),
+        index,
+        first_offset,
+        next_offset,
     }
 }
 
@@ -243,7 +461,6 @@ fn active_range(active: &Active, offset: i64, budget: &Budget) -> Range {
         to: active.log_len,
         first_offset: offset,
         next_offset: offset,
-        stopped: true,
     };
     for record in active.records.get(first..).unwrap_or_default() {
         if record.next_offset() > budget.ceiling {
@@ -265,46 +482,34 @@ fn active_range(active: &Active, offset: i64, budget: &Budget) -> Range {
     range
 }
 
-/// Where to begin looking for the batch that holds an offset: behind the newest index entry that is
-/// not above it, if that entry is true.
-pub(super) fn sealed_position(sealed: &Sealed, offset: i64) -> LogResult<u64> {
-    let mut reach = Frontier::new(Pages::Touch, sealed.files.log()?, sealed.log_len, 0);
-    Ok(position_within(sealed, offset, &mut reach)?.unwrap_or(0))
-}
-
-/// The same; none where the way there is not in memory.
-fn position_within(
-    sealed: &Sealed,
-    offset: i64,
-    reach: &mut Frontier<'_>,
-) -> LogResult<Option<u64>> {
-    if !sealed.index_within(reach.pages)? {
-        return Ok(None);
-    }
-    let index = sealed.index_bytes();
+/// Where to begin looking for the batch that holds an offset, within a span that is trusted: behind the
+/// newest index entry that is not above it, if that entry is true and lies in the span.
+fn position_within(sealed: &Sealed, offset: i64, span: &Span, reach: &mut Frontier<'_>) -> u64 {
+    let Some(index) = sealed.index_in_memory(reach.pages) else {
+        return span.from;
+    };
     let relative = offset - sealed.shape.base_offset;
     let below = |entry: &[u8]| i64::from(OffsetEntry::decode(entry).relative_offset) <= relative;
     let count = partition_entries(index, OFFSET_ENTRY_LEN, below);
     let Some(at) = count.checked_sub(1) else {
-        return Ok(Some(0));
+        return span.from;
     };
     let entry = OffsetEntry::decode(index.get(at * OFFSET_ENTRY_LEN..).unwrap_or_default());
     let position = u64::from(entry.position);
-    if position >= sealed.log_len {
-        return Ok(Some(0));
+    let header_end = position + HEADER_LEN as u64;
+    if position < span.from || header_end > span.to || !reach.reaches(position, header_end) {
+        return span.from;
     }
-    let header_end = (position + HEADER_LEN as u64).min(sealed.log_len);
-    if !reach.reaches(position, header_end)? {
-        return Ok(None);
-    }
-    let bytes = slice(&sealed.files, position, sealed.log_len)?;
+    let Ok(bytes) = slice(&sealed.files, position, span.to) else {
+        return span.from;
+    };
     let last_offset = sealed.shape.base_offset + i64::from(entry.relative_offset);
     match batches(&bytes).next() {
-        Some(Ok(batch)) if batch.last_offset() == last_offset => Ok(Some(position)),
+        Some(Ok(batch)) if batch.last_offset() == last_offset => position,
         // The index is damaged. The way is longer, the answer is the same.
         _ => {
             reach.to = 0;
-            Ok(Some(0))
+            span.from
         }
     }
 }
@@ -316,99 +521,85 @@ pub(super) fn slice(files: &Files, from: u64, to: u64) -> LogResult<Bytes> {
 }
 
 impl Sealed {
-    /// Whether the index may be searched.
-    fn index_within(&self, pages: Pages) -> LogResult<bool> {
-        let index = match (pages, self.files.opened(SegmentFile::Index)) {
-            (Pages::Touch, _) => return Ok(true),
-            // To open a file may wait for the disk too.
-            (Pages::InMemory, None) => return Ok(false),
-            (Pages::InMemory, Some(index)) => index,
-            (Pages::BringIn, _) => {
-                // An index that cannot be opened only makes the way longer.
-                let opened = self.files.open(SegmentFile::Index, OpenMode::Existing);
-                let Ok(index) = opened else { return Ok(true) };
-                index
-            }
-        };
-        let len = index.len().at(index.path())?;
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
+    /// The index, where it may be searched without waiting.
+    fn index_in_memory(&self, pages: Pages) -> Option<&Bytes> {
         if pages == Pages::InMemory {
-            return Ok(index.resident(0, len) == len);
+            // To open a file may wait for the disk too.
+            let index = self.files.opened(SegmentFile::Index)?;
+            let len = usize::try_from(index.len().ok()?).ok()?;
+            if index.resident(0, len) < len {
+                return None;
+            }
         }
-        bring_in(index, 0, len)?;
-        Ok(true)
+        Some(self.index_bytes())
     }
 }
 
-/// The whole batches from an offset on that the budget takes; none where one of them, or the way to
-/// it, is not in memory.
+/// The whole batches from an offset on that the budget takes and that need no verifying; none where that is
+/// nothing.
 fn sealed_range(
     sealed: &Sealed,
     offset: i64,
     budget: &Budget,
     pages: Pages,
 ) -> LogResult<Option<Range>> {
-    if pages == Pages::InMemory && sealed.files.opened(SegmentFile::Log).is_none() {
-        return Ok(None);
-    }
-    let log = sealed.files.log()?;
-    let mut reach = Frontier::new(pages, log, sealed.log_len, budget.bytes);
-    let Some(begin) = position_within(sealed, offset, &mut reach)? else {
+    let files = &sealed.files;
+    let Some(span) = files.trust.holding(offset, files.now()) else {
         return Ok(None);
     };
-    let bytes = slice(&sealed.files, begin, sealed.log_len)?;
+    let mut reach = Frontier::new(pages, files, span.to, budget.bytes)?;
+    let begin = position_within(sealed, offset, &span, &mut reach);
+    let bytes = slice(files, begin, span.to)?;
     let mut walk = batches(&bytes);
     let mut range = Range {
-        from: sealed.log_len,
-        to: sealed.log_len,
+        from: span.to,
+        to: span.to,
         first_offset: offset,
         next_offset: offset,
-        stopped: false,
     };
     loop {
         let position = begin + walk.position() as u64;
-        let header_end = (position + HEADER_LEN as u64).min(sealed.log_len);
-        if position < header_end && !reach.reaches(position, header_end)? {
-            return Ok(None);
+        let header_end = (position + HEADER_LEN as u64).min(span.to);
+        if position < header_end && !reach.reaches(position, header_end) {
+            break;
         }
         let batch = match walk.next() {
             None => break,
             Some(Ok(batch)) => batch,
             Some(Err(_)) => {
-                return Err(LogError::damaged(
-                    log.path(),
-                    position,
-                    "no batch begins here",
-                ));
+                // Whoever verifies it says what is wrong.
+                files.trust.forget(span.from, span.to);
+                return Ok(None);
             }
         };
         if batch.last_offset() < offset {
             continue;
         }
-        if batch.next_offset() > budget.ceiling {
-            range.stopped = true;
+        let len = batch.total_len() as u64;
+        let first = range.from == range.to;
+        if batch.next_offset() > budget.ceiling || !budget.takes(range.to - range.from, len) {
+            // The limits end it, with nothing perhaps, and not the disk.
             return Ok(Some(range));
         }
-        if range.from == range.to {
+        if first {
             (range.from, range.to) = (position, position);
             range.first_offset = batch.base_offset();
         }
-        let len = batch.total_len() as u64;
-        if !budget.takes(range.to - range.from, len) {
-            range.stopped = true;
-            return Ok(Some(range));
-        }
-        if !reach.reaches(position, position + len)? {
-            return Ok(None);
+        if !reach.reaches(position, position + len) {
+            break;
         }
         range.to += len;
         range.next_offset = range.next_offset.max(batch.next_offset());
     }
-    // Whatever offsets the segment ends with, holes perhaps, the next one goes on behind them.
-    range.next_offset = sealed
-        .next_offset
-        .min(budget.ceiling)
-        .max(range.next_offset);
-    range.stopped = sealed.next_offset > budget.ceiling;
+    if range.from == range.to {
+        return Ok(None);
+    }
+    if range.to == sealed.log_len {
+        // Whatever offsets the segment ends with, holes perhaps, the next one goes on behind them.
+        range.next_offset = sealed
+            .next_offset
+            .min(budget.ceiling)
+            .max(range.next_offset);
+    }
     Ok(Some(range))
 }

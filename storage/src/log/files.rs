@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::format::SegmentFile;
 use crate::log::error::{IoContext, LogResult};
+use crate::log::trust::Trust;
 
 /// The files of one segment, each opened when it is first needed.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub(crate) struct Files {
     aux: OnceLock<Arc<dyn DiskFile>>,
     index: OnceLock<Arc<dyn DiskFile>>,
     time_index: OnceLock<Arc<dyn DiskFile>>,
+    /// What of `.log` this process wrote or verified lately.
+    pub(crate) trust: Trust,
 }
 
 impl Files {
@@ -32,7 +36,13 @@ impl Files {
             aux: OnceLock::new(),
             index: OnceLock::new(),
             time_index: OnceLock::new(),
+            trust: Trust::default(),
         }
+    }
+
+    /// The time by the disk's clock.
+    pub(crate) fn now(&self) -> Duration {
+        self.disk.now()
     }
 
     fn slot(&self, file: SegmentFile) -> &OnceLock<Arc<dyn DiskFile>> {

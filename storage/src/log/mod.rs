@@ -22,6 +22,8 @@ mod shared;
 mod sync;
 mod timestamps;
 mod truncate;
+mod trust;
+mod verified;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use riverrun_record::BatchView;
 
 use crate::disk::OpenMode;
 use crate::entry::{EntryKind, LogEntry};
@@ -14,6 +13,7 @@ use crate::log::error::{IoContext, LogError, LogResult};
 use crate::log::files::Files;
 use crate::log::runs::{end_offset_for_epoch, epoch_of_offset};
 use crate::log::shared::Shared;
+use crate::log::verified::read_run;
 use crate::recovered::LogStart;
 
 /// Records read from a sealed segment's sidecar at once.
@@ -201,33 +201,64 @@ impl LogReader {
         sealed.search(|record| record.next_offset() > offset).ok()
     }
 
-    /// Entries `lo..hi`, at least one and no more than `max_bytes` of payload behind it. Batches
-    /// are slices of the file.
+    /// Entries `lo..hi`, at least one and no more than `max_bytes` of payload behind it. Every batch is
+    /// verified; where one is not whole, the entries before it are the answer. Waits for the disk.
     ///
     /// # Errors
-    /// `NoSuchEntry` where the log does not have all of them, `Damaged` where what is there is not
-    /// what was written.
+    /// `NoSuchEntry` where the log does not have all of them, `BadBatch` or `Damaged` where the first is
+    /// not what was written.
     pub fn entries(&self, lo: u64, hi: u64, max_bytes: u64) -> LogResult<Vec<LogEntry>> {
         let mut entries = Vec::new();
-        let mut bytes = 0;
+        let mut left = max_bytes;
         let mut next = lo;
         while next < hi {
-            let (files, records, sealed) = self.records_at(next, hi)?;
-            for (index, record) in (next..).zip(&records) {
-                let len = u64::from(record.len);
-                if !entries.is_empty() && bytes + len > max_bytes {
-                    return Ok(entries);
-                }
-                bytes += len;
-                entries.push(read_entry(&files, index, record, sealed)?);
+            let (files, records) = match self.records_at(next, hi) {
+                Ok(found) => found,
+                Err(_) if !entries.is_empty() => return Ok(entries),
+                Err(error) => return Err(error),
+            };
+            let taken = within(&records, left, entries.is_empty());
+            let wanted = records.get(..taken).unwrap_or_default();
+            let run = read_run(&files, next, wanted)?;
+            let mut at = 0;
+            for (index, record) in (next..).zip(wanted.iter().take(run.entries)) {
+                let payload = match record.kind {
+                    EntryKind::Data => {
+                        let begin = at;
+                        at += record.len as usize;
+                        run.bytes.slice(begin..at)
+                    }
+                    EntryKind::Conf | EntryKind::Command => {
+                        match read_payload(&files, index, record) {
+                            Ok(payload) => payload,
+                            Err(_) if !entries.is_empty() => return Ok(entries),
+                            Err(error) => return Err(error),
+                        }
+                    }
+                    EntryKind::Noop | EntryKind::Hole => Bytes::new(),
+                };
+                left = left.saturating_sub(u64::from(record.len));
+                entries.push(LogEntry {
+                    index,
+                    term: u64::from(record.term),
+                    kind: record.kind,
+                    base_offset: record.base_offset,
+                    last_offset_delta: record.last_offset_delta,
+                    payload,
+                });
             }
-            next += records.len() as u64;
+            match run.bad {
+                Some(_) if !entries.is_empty() => return Ok(entries),
+                Some(bad) => return Err(bad),
+                None if taken < records.len() => return Ok(entries),
+                None => next += records.len() as u64,
+            }
         }
         Ok(entries)
     }
 
-    /// Records from `index` on, as many as are at hand in its segment.
-    fn records_at(&self, index: u64, hi: u64) -> LogResult<(Arc<Files>, Vec<Record>, bool)> {
+    /// Records from `index` on, as many as are at hand in its segment; those before one that is bad.
+    fn records_at(&self, index: u64, hi: u64) -> LogResult<(Arc<Files>, Vec<Record>)> {
         let sealed = {
             let inner = self.shared.inner.read();
             let (first, last) = (inner.first_index(), inner.last_index());
@@ -242,52 +273,34 @@ impl LogReader {
                     let from = active.at(index).unwrap_or(active.records.len());
                     let to = active.at(hi).unwrap_or(active.records.len());
                     let records = active.records.get(from..to).unwrap_or_default().to_vec();
-                    return Ok((Arc::clone(&active.files), records, false));
+                    return Ok((Arc::clone(&active.files), records));
                 }
             }
         };
         let to = hi.min(sealed.last_index + 1).min(index + RECORDS_PER_READ);
-        let records = sealed.records(index, to)?;
-        Ok((Arc::clone(&sealed.files), records, true))
+        let mut records = Vec::new();
+        for record in sealed.some_records(index, to)? {
+            let Some(record) = record else { break };
+            records.push(record);
+        }
+        if records.is_empty() {
+            // The first is bad: this says where.
+            sealed.records(index, index + 1)?;
+        }
+        Ok((Arc::clone(&sealed.files), records))
     }
 }
 
-/// Reads one entry. The bytes of an older segment were perhaps written long ago: their checksum is
-/// looked at again before they are passed on as what Raft agreed on.
-fn read_entry(files: &Files, index: u64, record: &Record, check_crc: bool) -> LogResult<LogEntry> {
-    let payload = match record.kind {
-        EntryKind::Data => read_batch(files, record, check_crc)?,
-        EntryKind::Conf | EntryKind::Command => read_payload(files, index, record)?,
-        EntryKind::Noop | EntryKind::Hole => Bytes::new(),
-    };
-    Ok(LogEntry {
-        index,
-        term: u64::from(record.term),
-        kind: record.kind,
-        base_offset: record.base_offset,
-        last_offset_delta: record.last_offset_delta,
-        payload,
-    })
-}
-
-fn read_batch(files: &Files, record: &Record, check_crc: bool) -> LogResult<Bytes> {
-    let log = files.log()?;
-    let position = u64::from(record.position);
-    let payload = log.slice(position, record.len as usize).at(log.path())?;
-    let whole = BatchView::parse(&payload).is_ok_and(|batch| {
-        batch.total_len() == payload.len()
-            && batch.base_offset() == record.base_offset
-            && batch.leader_epoch().cast_unsigned() == record.term
-            && (!check_crc || batch.crc_is_valid())
-    });
-    if !whole {
-        return Err(LogError::damaged(
-            log.path(),
-            position,
-            "not the batch that was written here",
-        ));
+/// How many of the records have no more bytes together than there is room for, at least one if `first`.
+fn within(records: &[Record], room: u64, first: bool) -> usize {
+    let mut bytes = 0;
+    for (count, record) in records.iter().enumerate() {
+        bytes += u64::from(record.len);
+        if bytes > room && (count > 0 || !first) {
+            return count;
+        }
     }
-    Ok(payload)
+    records.len()
 }
 
 pub(super) fn read_payload(files: &Files, index: u64, record: &Record) -> LogResult<Bytes> {

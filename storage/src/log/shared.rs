@@ -71,21 +71,60 @@ impl Sealed {
 
     /// Reads records `from..to` of the sidecar.
     pub(crate) fn records(&self, from: u64, to: u64) -> LogResult<Vec<Record>> {
+        let path = self.files.path(SegmentFile::Raft);
+        (from..)
+            .zip(self.some_records(from, to)?)
+            .map(|(index, record)| {
+                record.ok_or_else(|| {
+                    let at = self.shape.record_position(index);
+                    LogError::damaged(&path, at, "the record's checksum does not match")
+                })
+            })
+            .collect()
+    }
+
+    /// The same, with none for each that is bad, also when it was read past the cache.
+    pub(crate) fn some_records(&self, from: u64, to: u64) -> LogResult<Vec<Option<Record>>> {
         let raft = self.files.raft()?;
         let count = usize::try_from(to.saturating_sub(from)).unwrap_or(0);
         let position = self.shape.record_position(from);
         let mut bytes = vec![0; count * RECORD_LEN];
         raft.read_exact_at(&mut bytes, position).at(raft.path())?;
         let (records, _) = bytes.as_chunks::<RECORD_LEN>();
-        (from..)
-            .zip(records)
-            .map(|(index, bytes)| {
-                Record::decode(index, bytes).ok_or_else(|| {
-                    let at = self.shape.record_position(index);
-                    LogError::damaged(raft.path(), at, "the record's checksum does not match")
-                })
-            })
-            .collect()
+        let mut read = Vec::with_capacity(count);
+        for (index, bytes) in (from..).zip(records) {
+            let record = match Record::decode(index, bytes) {
+                Some(record) => Some(record),
+                None => {
+                    let mut again = [0; RECORD_LEN];
+                    raft.read_past_cache(&mut again, self.shape.record_position(index))
+                        .at(raft.path())?;
+                    Record::decode(index, &again)
+                }
+            };
+            read.push(record);
+        }
+        Ok(read)
+    }
+
+    /// The first index whose entry ends above an offset, or the first of the bad records right before it:
+    /// whose offsets those were is not known. One above the last if there is none.
+    pub(crate) fn index_above(&self, offset: i64) -> LogResult<u64> {
+        let (mut low, mut high) = (self.shape.first_index, self.last_index + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut next = middle;
+            let mut record = None;
+            while next < high && record.is_none() {
+                record = self.some_records(next, next + 1)?.pop().flatten();
+                next += 1;
+            }
+            match record {
+                Some(record) if record.next_offset() <= offset => low = next,
+                Some(_) | None => high = middle,
+            }
+        }
+        Ok(low)
     }
 
     /// The first index at or above `from` whose record satisfies `found`, which is false for none

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use riverrun_record::{BatchView, batches, first_record_at_or_after};
 
 use crate::format::index::{TIME_ENTRY_LEN, TimeEntry, partition_entries};
 use crate::log::error::{LogError, LogResult};
-use crate::log::fetch::{sealed_position, slice};
-use crate::log::files::Files;
 use crate::log::reader::LogReader;
 use crate::log::shared::{Active, Sealed};
 
 /// The most that a compressed batch may grow to while it is searched: no batch that was accepted
 /// comes near it.
 const MAX_DECOMPRESSED_BYTES: usize = 1 << 30;
+/// Bytes that are searched at once.
+const SEARCHED_BYTES: usize = 1 << 20;
 
 /// A record by its timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,68 +30,41 @@ pub struct TimestampOffset {
 #[derive(Debug)]
 enum Segment {
     Sealed(Arc<Sealed>),
-    /// The active one: its files, where to begin, where its batches below the ceiling end, and what
-    /// its time index knows of the batches before that beginning.
+    /// The active one: where to begin, and what its time index knows of the batches before that.
     Active {
-        files: Arc<Files>,
-        from: u64,
-        to: u64,
+        from: i64,
         max: Option<TimeEntry>,
     },
 }
 
-impl Segment {
-    fn files(&self) -> &Arc<Files> {
-        match self {
-            Self::Sealed(sealed) => &sealed.files,
-            Self::Active { files, .. } => files,
-        }
-    }
-}
-
 fn active_segment(active: &Active, timestamp: i64, ceiling: i64) -> Segment {
-    let below = active
-        .records
-        .partition_point(|record| record.next_offset() <= ceiling);
-    let records = active.records.get(..below).unwrap_or_default();
-    let to = records
-        .iter()
-        .rev()
-        .find(|record| record.kind == crate::entry::EntryKind::Data)
-        .map_or(0, super::super::format::sidecar::Record::end);
-    let relative_ceiling = ceiling - active.shape.base_offset;
+    let base = active.shape.base_offset;
     let known = active.indexes.time.partition_point(|e| {
-        e.timestamp < timestamp && i64::from(e.relative_offset) < relative_ceiling
+        e.timestamp < timestamp && i64::from(e.relative_offset) < ceiling - base
     });
     let max = known
         .checked_sub(1)
         .and_then(|at| active.indexes.time.get(at))
         .copied();
-    let from = max.map_or(0, |entry| {
-        active
-            .indexes
-            .position_of(active.shape.base_offset + i64::from(entry.relative_offset))
-    });
     Segment::Active {
-        files: Arc::clone(&active.files),
-        from: u64::from(from).min(to),
-        to,
+        from: max.map_or(base, |entry| base + i64::from(entry.relative_offset)),
         max,
     }
 }
 
 impl LogReader {
-    /// The first record, below the offset `ceiling`, whose timestamp is at least `timestamp`.
+    /// The first record, below the offset `ceiling`, whose timestamp is at least `timestamp`. Every batch
+    /// that is looked into is verified. Waits for the disk.
     ///
     /// # Errors
-    /// `Damaged` and I/O errors.
+    /// `BadBatch`, `Damaged` and I/O errors.
     pub fn offset_for_timestamp(
         &self,
         timestamp: i64,
         ceiling: i64,
     ) -> LogResult<Option<TimestampOffset>> {
         for segment in self.segments(timestamp, ceiling) {
-            let bytes = match &segment {
+            let (from, to) = match &segment {
                 Segment::Sealed(sealed) => {
                     if sealed
                         .max_timestamp()
@@ -100,14 +72,14 @@ impl LogReader {
                     {
                         continue;
                     }
-                    from_timestamp(sealed, timestamp)?
+                    let to = sealed.next_offset.min(ceiling);
+                    (from_timestamp(sealed, timestamp), to)
                 }
-                Segment::Active {
-                    files, from, to, ..
-                } => slice(files, *from, *to)?,
+                Segment::Active { from, .. } => (*from, ceiling),
             };
-            if let Some(found) = first_in(segment.files(), &bytes, timestamp, ceiling)? {
-                return Ok(Some(found).filter(|found| found.offset < ceiling));
+            let found = self.search(from, to, |batch| first_in(batch, timestamp))?;
+            if found.is_some() {
+                return Ok(found.filter(|found| found.offset < ceiling));
             }
         }
         Ok(None)
@@ -116,42 +88,61 @@ impl LogReader {
     /// The first record that has the largest timestamp of all below the offset `ceiling`.
     ///
     /// # Errors
-    /// `Damaged` and I/O errors.
+    /// As [`LogReader::offset_for_timestamp`].
     pub fn max_timestamp(&self, ceiling: i64) -> LogResult<Option<TimestampOffset>> {
         let mut max = -1;
         for segment in self.segments(i64::MAX, ceiling) {
-            let bytes = match &segment {
-                Segment::Sealed(sealed) if sealed.next_offset <= ceiling => {
+            let (from, to) = match &segment {
+                Segment::Sealed(sealed) => {
                     let known = sealed.max_timestamp();
-                    if let Some(known) = known {
+                    if let Some(known) = known
+                        && sealed.next_offset <= ceiling
+                    {
                         max = max.max(known.timestamp);
                         continue;
                     }
-                    slice(&sealed.files, 0, sealed.log_len)?
+                    (sealed.shape.base_offset, sealed.next_offset.min(ceiling))
                 }
-                Segment::Sealed(sealed) => slice(&sealed.files, 0, sealed.log_len)?,
-                Segment::Active {
-                    files,
-                    from,
-                    to,
-                    max: known,
-                } => {
+                Segment::Active { from, max: known } => {
                     max = max.max(known.map_or(-1, |entry| entry.timestamp));
-                    slice(files, *from, *to)?
+                    (*from, ceiling)
                 }
             };
-            for batch in batches(&bytes) {
-                let batch = batch.map_err(|_| no_batch(segment.files()))?;
-                if batch.next_offset() <= ceiling {
-                    max = max.max(batch.max_timestamp());
-                }
-            }
+            self.search(from, to, |batch| {
+                max = max.max(batch.max_timestamp());
+                Ok(None::<()>)
+            })?;
         }
         if max < 0 {
             Ok(None)
         } else {
             self.offset_for_timestamp(max, ceiling)
         }
+    }
+
+    /// What the first of the batches from one offset to another gives that gives anything.
+    fn search<T>(
+        &self,
+        from: i64,
+        to: i64,
+        mut found: impl FnMut(&BatchView<'_>) -> LogResult<Option<T>>,
+    ) -> LogResult<Option<T>> {
+        let mut at = from.max(self.log_start_offset());
+        while at < to {
+            let fetched = self.fetch(at, to, SEARCHED_BYTES, true)?;
+            for bytes in &fetched.batches {
+                for batch in batches(bytes).flatten() {
+                    if let Some(found) = found(&batch)? {
+                        return Ok(Some(found));
+                    }
+                }
+            }
+            if fetched.next_offset <= at {
+                break;
+            }
+            at = fetched.next_offset;
+        }
+        Ok(None)
     }
 
     fn segments(&self, timestamp: i64, ceiling: i64) -> Vec<Segment> {
@@ -169,53 +160,31 @@ impl LogReader {
     }
 }
 
-fn no_batch(files: &Files) -> LogError {
-    LogError::damaged(
-        &files.path(crate::format::SegmentFile::Log),
-        0,
-        "a batch cannot be read",
-    )
-}
-
-/// The bytes of a sealed segment from where a timestamp may first be reached.
-fn from_timestamp(sealed: &Sealed, timestamp: i64) -> LogResult<Bytes> {
+/// The offset of a sealed segment from where a timestamp may first be reached.
+fn from_timestamp(sealed: &Sealed, timestamp: i64) -> i64 {
     let index = sealed.time_bytes();
     let below = |entry: &[u8]| TimeEntry::decode(entry).timestamp < timestamp;
     let count = partition_entries(index, TIME_ENTRY_LEN, below);
-    let position = match count.checked_sub(1) {
-        Some(at) => {
-            let entry = TimeEntry::decode(index.get(at * TIME_ENTRY_LEN..).unwrap_or_default());
-            let offset = sealed.shape.base_offset + i64::from(entry.relative_offset);
-            sealed_position(sealed, offset)?
-        }
-        None => 0,
-    };
-    slice(&sealed.files, position, sealed.log_len)
+    let relative = count.checked_sub(1).map_or(0, |at| {
+        let entry = TimeEntry::decode(index.get(at * TIME_ENTRY_LEN..).unwrap_or_default());
+        i64::from(entry.relative_offset)
+    });
+    let offset = sealed.shape.base_offset + relative;
+    offset.clamp(sealed.shape.base_offset, sealed.next_offset)
 }
 
-fn first_in(
-    files: &Files,
-    bytes: &Bytes,
-    timestamp: i64,
-    ceiling: i64,
-) -> LogResult<Option<TimestampOffset>> {
-    for batch in batches(bytes) {
-        let batch: BatchView<'_> = batch.map_err(|_| no_batch(files))?;
-        if batch.base_offset() >= ceiling {
-            return Ok(None);
-        }
-        if batch.max_timestamp() < timestamp {
-            continue;
-        }
-        let found = first_record_at_or_after(&batch, timestamp, 0, MAX_DECOMPRESSED_BYTES)
-            .map_err(|_| no_batch(files))?;
-        if let Some(found) = found {
-            return Ok(Some(TimestampOffset {
-                timestamp: found.timestamp,
-                offset: found.offset,
-                leader_epoch: batch.leader_epoch(),
-            }));
-        }
+fn first_in(batch: &BatchView<'_>, timestamp: i64) -> LogResult<Option<TimestampOffset>> {
+    if batch.max_timestamp() < timestamp {
+        return Ok(None);
     }
-    Ok(None)
+    let found = first_record_at_or_after(batch, timestamp, 0, MAX_DECOMPRESSED_BYTES);
+    let found = found.map_err(|_| LogError::Unreadable {
+        first_offset: batch.base_offset(),
+        next_offset: batch.next_offset(),
+    })?;
+    Ok(found.map(|found| TimestampOffset {
+        timestamp: found.timestamp,
+        offset: found.offset,
+        leader_epoch: batch.leader_epoch(),
+    }))
 }

@@ -12,6 +12,7 @@ use riverrun_wire::{ErrorCode, Records};
 use rustc_hash::FxHashSet;
 use tracing::warn;
 
+use super::room::Room;
 use crate::broker::Broker;
 use crate::error;
 use crate::kafka::Call;
@@ -91,12 +92,12 @@ impl Found {
 }
 
 /// Where batches are read from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reads {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reads<'a> {
     /// From memory: whoever evaluates must not wait for a disk.
     Memory,
-    /// From the disk where they are not in memory.
-    Disk,
+    /// From the disk where they are not in memory, or not known to be what was written.
+    Disk(&'a Room),
 }
 
 /// What comes of a look at the partitions.
@@ -180,6 +181,11 @@ impl Job {
         });
     }
 
+    /// The most that the answer may hold.
+    pub(super) fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
     pub(super) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.parts
             .iter()
@@ -203,7 +209,7 @@ impl Job {
     pub(super) fn evaluate(
         &mut self,
         patience: Patience,
-        reads: Reads,
+        reads: Reads<'_>,
         ask: Option<&Broker>,
     ) -> Verdict {
         let mut left = self.max_bytes;
@@ -312,7 +318,7 @@ impl Job {
     }
 
     /// What one partition has, `left` being what the whole answer may still hold.
-    fn read(&self, part: &Part, left: usize, is_first: bool, reads: Reads) -> Found {
+    fn read(&self, part: &Part, left: usize, is_first: bool, reads: Reads<'_>) -> Found {
         let at = match &part.at {
             Ok(at) => at,
             Err(error) => return Found::row(error_row(part.index, *error)),
@@ -365,11 +371,11 @@ impl Job {
             let reader = at.handle().reader();
             let fetched = match reads {
                 Reads::Memory if part.at_end => {
-                    reader.fetch(part.offset, ceiling, max, is_first).map(Some)
+                    reader.fetch_written(part.offset, ceiling, max, is_first)
                 }
                 Reads::Memory => reader.fetch_in_memory(part.offset, ceiling, max, is_first),
-                Reads::Disk => reader
-                    .fetch_from_disk(part.offset, ceiling, max, is_first)
+                Reads::Disk(room) => room
+                    .read(reader, part.offset, ceiling, (max, is_first))
                     .map(Some),
             };
             match fetched {
@@ -380,7 +386,7 @@ impl Job {
                 }
                 Err(error) => {
                     warn!(group = at.handle().group(), %error, "a partition cannot be read");
-                    row = error_row(part.index, ErrorCode::KafkaStorageError);
+                    row = error_row(part.index, error::of_read(&error));
                 }
             }
         }

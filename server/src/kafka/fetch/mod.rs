@@ -8,6 +8,7 @@
 //! other connection, no commit and no flush waits for it.
 
 mod job;
+mod room;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,8 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use self::job::{Job, Patience, Reads, Verdict, error_row};
+pub(crate) use self::room::COLD_UNITS;
+use self::room::Room;
 use super::{Call, Refusal};
 use crate::broker::Broker;
 use crate::net::burst;
@@ -225,7 +228,8 @@ impl Parked {
         if Instant::now() >= self.deadline {
             self.over.store(true, Ordering::SeqCst);
         }
-        let verdict = job.evaluate(self.patience(), Reads::Disk, None);
+        let room = Room::take(broker.cold_bytes(), job.max_bytes());
+        let verdict = job.evaluate(self.patience(), Reads::Disk(&room), None);
         let mut state = self.state.lock();
         let State::Reading(confirmed) = &mut *state else {
             drop(state);

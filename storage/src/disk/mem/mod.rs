@@ -15,6 +15,8 @@ mod tree;
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -29,6 +31,8 @@ use tree::{Inode, Tree};
 #[derive(Debug, Clone)]
 pub struct MemDisk {
     tree: Arc<Mutex<Tree>>,
+    /// Nanoseconds by its clock, which the owner sets.
+    now: Arc<AtomicU64>,
 }
 
 /// A copy of a disk, to which it can be rolled back.
@@ -57,6 +61,7 @@ impl MemDisk {
     pub fn new() -> Self {
         Self {
             tree: Arc::new(Mutex::new(Tree::new())),
+            now: Arc::default(),
         }
     }
 
@@ -209,6 +214,12 @@ impl MemDisk {
             .restore(vec![Some(Inode::Dir(dir::DirState::default()))]);
     }
 
+    /// Sets the clock.
+    pub fn set_now(&self, now: Duration) {
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.now.store(nanos, Ordering::Relaxed);
+    }
+
     /// Copies the disk as it is.
     #[must_use]
     pub fn snapshot(&self) -> MemSnapshot {
@@ -310,6 +321,10 @@ impl Disk for MemDisk {
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
         let tree = self.tree.lock();
         Ok(tree.capacity.saturating_sub(tree.used))
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.now.load(Ordering::Relaxed))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {

@@ -12,4 +12,5 @@ mod crash;
 mod golden;
 mod harness;
 mod model;
+mod reads;
 mod recovery;
