@@ -35,6 +35,7 @@ pub mod lives;
 mod logger;
 pub mod mailbox;
 pub mod members;
+pub mod mending;
 pub mod message;
 pub mod node;
 pub mod partition;

@@ -3,6 +3,7 @@
 //! blocks is split in a beginning and an end, so that the simulator can put time between them.
 
 mod asides;
+mod mend;
 mod unopened;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -300,7 +300,7 @@ impl Partition {
     /// Whether some of its bytes are bad, and it is not repaired yet (R6).
     #[must_use]
     pub fn is_marred(&self) -> bool {
-        false
+        self.handle.reader().is_marred()
     }
 
     /// Whether it may have lost acknowledged entries and is not whole again (R1).

@@ -592,12 +592,18 @@ impl Broker {
         };
         // In the order of the replicas, as Kafka shows them. Before the leader has said who is in
         // sync, it is.
-        let in_sync = replicas
+        let in_sync: Vec<i32> = replicas
             .iter()
             .copied()
             .filter(|node| !offline.contains(node))
             .filter(|node| in_sync.contains(node) || (in_sync.is_empty() && *node == leader))
             .collect();
+        // A replica with bad bytes at rest votes and serves the rest; it is shown like one on a disk that
+        // failed until they are put right.
+        let is_marred = |local: &Arc<Partition>| local.handle().reader().is_marred();
+        if partition.local.as_ref().is_some_and(is_marred) && !offline.contains(&own) {
+            offline.push(own);
+        }
         let error = if leader < 0 {
             ErrorCode::LeaderNotAvailable
         } else {

@@ -42,6 +42,7 @@ mod peers;
 mod quorum;
 mod reconcile;
 mod reopen;
+mod repair;
 mod start;
 mod topics;
 

@@ -35,6 +35,7 @@ use crate::net::{burst, listener};
 use crate::peers::{self, Peers};
 use crate::reconcile;
 use crate::reopen;
+use crate::repair;
 
 /// How long a start waits for its partitions to be led.
 const LEADERS_WAIT: Duration = Duration::from_secs(5);
@@ -79,6 +80,7 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
         tokio::spawn(replacement::follow(Arc::downgrade(&broker)));
         tokio::spawn(asides::follow(Arc::downgrade(&broker)));
         tokio::spawn(reopen::follow(Arc::downgrade(&broker)));
+        tokio::spawn(repair::follow(Arc::downgrade(&broker)));
         register(&broker).await?;
         let applied = broker.catalog().watch();
         let done = reconcile::once(&broker).await;

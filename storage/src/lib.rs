@@ -16,8 +16,8 @@ pub mod recovered;
 pub use disk::{DirEntry, Disk, DiskFile, MemDisk, OpenMode, StdDisk};
 pub use entry::{EntryKind, LogEntry};
 pub use log::{
-    Appended, EntryMeta, Fetched, Log, LogConfig, LogError, LogFlush, LogReader, LogResult,
-    LogSync, Recovery, TimestampOffset,
+    Appended, BadEntry, EntryMeta, Fetched, Log, LogConfig, LogError, LogFlush, LogReader,
+    LogResult, LogSync, Recovery, TimestampOffset,
 };
 pub use producer_state::{BadSnapshot, ProducerBatch, ProducerState, SequenceVerdict};
 pub use recovered::{FileTrust, GroupRecord, HardState, LogIdentity, LogStart, StoredConf};

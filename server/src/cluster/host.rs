@@ -26,6 +26,7 @@ use crate::catalog::ChangeError;
 use crate::net::burst;
 use crate::net::memory::Budget;
 use crate::peers::PeerHost;
+use crate::repair;
 
 /// A node that was heard so lately is not to be displaced by another one with its number.
 const ALIVE: Duration = Duration::from_secs(2);
@@ -212,6 +213,7 @@ async fn answer(broker: &Arc<Broker>, from: &Hello, question: Question) -> Reply
         Question::Closed(closed) => note(broker, &closed),
         Question::Quorum(_) => Reply::Quorum(broker.led_quorum()),
         Question::Words(asked) => replacement::reply(broker, &asked).await,
+        Question::Entry(asked) => repair::reply(broker, asked).await,
     }
 }
 

@@ -6,6 +6,7 @@
 //! | Join | any node of a running cluster | the order to create a replica of group 0 |
 //! | Propose | the node that leads group 0 | where in group 0's log the commands lie |
 //! | Quorum | the node that leads group 0 | how far it knows the replicas of group 0 to be |
+//! | Entry | a node with another replica of a group | an entry of its log, verified (R8) |
 //! | Words | a node that leads groups | its word on each of them (R9) |
 //! | Closed | the node that leads group 0 | that it knows: this node accepts nothing for a topic any more |
 
@@ -29,6 +30,8 @@ pub(crate) enum Question {
     Quorum(AskQuorum),
     #[prost(message, tag = "10")]
     Words(AskWords),
+    #[prost(message, tag = "11")]
+    Entry(AskEntry),
 }
 
 /// An answer.
@@ -49,17 +52,19 @@ pub(crate) enum Reply {
     Quorum(Quorum),
     #[prost(message, tag = "11")]
     Words(Words),
+    #[prost(message, tag = "12")]
+    Entry(Entry),
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
 struct QuestionFrame {
-    #[prost(oneof = "Question", tags = "1, 2, 3, 4, 5, 10")]
+    #[prost(oneof = "Question", tags = "1, 2, 3, 4, 5, 10, 11")]
     question: Option<Question>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
 struct ReplyFrame {
-    #[prost(oneof = "Reply", tags = "1, 2, 3, 4, 5, 6, 11")]
+    #[prost(oneof = "Reply", tags = "1, 2, 3, 4, 5, 6, 11, 12")]
     reply: Option<Reply>,
 }
 
@@ -150,6 +155,37 @@ pub(crate) struct QuorumReplica {
     /// Since it was heard with everything.
     #[prost(int64, tag = "4")]
     pub(crate) lagging_ms: i64,
+}
+
+/// An entry is asked of another replica of its group: this one's bytes are bad (R8).
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct AskEntry {
+    #[prost(uint64, tag = "1")]
+    pub(crate) group: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) index: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) term: u64,
+    /// Bytes of it that the asking node has already.
+    #[prost(uint64, tag = "4")]
+    pub(crate) from: u64,
+}
+
+/// An entry, or a piece of it.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Entry {
+    /// As the sidecar numbers it.
+    #[prost(uint32, tag = "1")]
+    pub(crate) kind: u32,
+    #[prost(int64, tag = "2")]
+    pub(crate) base_offset: i64,
+    #[prost(uint32, tag = "3")]
+    pub(crate) last_offset_delta: u32,
+    /// Bytes of the whole batch or payload.
+    #[prost(uint64, tag = "4")]
+    pub(crate) len: u64,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub(crate) piece: Bytes,
 }
 
 /// The word of a leader on its groups is asked for (R9).

@@ -16,8 +16,8 @@ use riverrun_wire::api::{ListOffsetsRequest, ListOffsetsResponse};
 use tracing::warn;
 
 use super::Call;
-use crate::error;
 use crate::partition::Partition;
+use crate::repair;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -157,7 +157,7 @@ async fn offset(
     };
     found.map_err(|error| {
         warn!(group = at.handle().group(), %error, "a partition cannot be read");
-        error::of_read(&error)
+        repair::of_read(&call.broker, at.handle(), &error)
     })
 }
 

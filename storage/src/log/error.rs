@@ -60,6 +60,20 @@ pub enum LogError {
         /// The offset to go on at.
         next_offset: i64,
     },
+    /// Another replica's entry is not the one that this log has at that index.
+    #[error("the entry of index {index} that was given does not fit the log")]
+    Unfit {
+        /// The index.
+        index: u64,
+    },
+    /// There is no room for a second copy of a file.
+    #[error("{path}: no room for its {bytes} bytes to be written anew")]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+    },
     /// A batch is what was written and still cannot be taken apart.
     #[error("the records of offsets {first_offset} to {next_offset} cannot be read")]
     Unreadable {

@@ -270,7 +270,7 @@ impl LogReader {
             let read = entries.and_then(|entries| entries.read(&files, at));
             // Whatever is wrong with files that the log has no more is nothing wrong with the log.
             if read.is_ok() || self.has(&files, at) {
-                return read;
+                return read.inspect_err(|error| self.note(error));
             }
         }
     }
@@ -408,7 +408,7 @@ fn sealed_entries(sealed: &Sealed, offset: i64, budget: &Budget) -> LogResult<En
             match record {
                 Some(record) if entries.records.is_empty() && record.base_offset > offset => {
                     if let Some(bad) = first_bad {
-                        return Err(bad_record(sealed, bad, offset, record.base_offset));
+                        return Err(sealed.bad_record_of(bad, offset, record.base_offset));
                     }
                     if !entries.take(&record, &mut bytes, budget) {
                         return Ok(entries);
@@ -432,7 +432,7 @@ fn sealed_entries(sealed: &Sealed, offset: i64, budget: &Budget) -> LogResult<En
         }
     }
     if let Some(bad) = first_bad {
-        return Err(bad_record(sealed, bad, offset, sealed.next_offset));
+        return Err(sealed.bad_record_of(bad, offset, sealed.next_offset));
     }
     // Whatever offsets the segment ends with, holes perhaps, the next one goes on behind them.
     entries.next_offset = sealed
@@ -440,16 +440,6 @@ fn sealed_entries(sealed: &Sealed, offset: i64, budget: &Budget) -> LogResult<En
         .min(budget.ceiling)
         .max(entries.next_offset);
     Ok(entries)
-}
-
-fn bad_record(sealed: &Sealed, index: u64, first_offset: i64, next_offset: i64) -> LogError {
-    LogError::BadBatch {
-        path: sealed.files.path(SegmentFile::Raft),
-        position: sealed.shape.record_position(index),
-        index,
-        first_offset,
-        next_offset,
-    }
 }
 
 fn active_range(active: &Active, offset: i64, budget: &Budget) -> Range {

@@ -72,6 +72,17 @@ impl Files {
         copy
     }
 
+    /// The same segment where one file was exchanged for another of its name.
+    pub(crate) fn without(&self, file: SegmentFile) -> Self {
+        let copy = Self::new(&self.disk, &self.dir, self.base_offset);
+        for other in [SegmentFile::Log, SegmentFile::Raft, SegmentFile::Aux] {
+            if let Some(open) = self.opened(other).filter(|_| other != file) {
+                let _ = copy.slot(other).set(Arc::clone(open));
+            }
+        }
+        copy
+    }
+
     /// The file, opened or created as `mode` says if it is not open yet.
     pub(crate) fn open(&self, file: SegmentFile, mode: OpenMode) -> LogResult<&Arc<dyn DiskFile>> {
         let slot = self.slot(file);

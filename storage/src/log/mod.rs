@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod fetch;
 mod files;
+mod mend;
 mod merge;
 mod open;
 mod producers;
@@ -38,6 +39,7 @@ pub use append::Appended;
 pub use config::{LogConfig, MAX_SEGMENT_BYTES};
 pub use error::{LogError, LogResult};
 pub use fetch::Fetched;
+pub use mend::{BadEntry, Mended};
 pub use open::Recovery;
 pub use reader::{EntryMeta, LogReader};
 pub use sync::{LogFlush, LogSync};
@@ -120,6 +122,7 @@ impl Log {
                 active,
                 runs: TermRuns::default(),
             }),
+            bad: parking_lot::Mutex::default(),
         };
         let log = Self::assemble(shared, sync, config, identity.clone(), start, conf.clone());
         log.sync_everything()?;

@@ -528,6 +528,7 @@ impl Opening<'_> {
                 active,
                 runs,
             }),
+            bad: parking_lot::Mutex::default(),
         };
         let mut log = Log::assemble(
             shared,

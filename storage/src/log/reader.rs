@@ -19,6 +19,9 @@ use crate::recovered::LogStart;
 /// Records read from a sealed segment's sidecar at once.
 const RECORDS_PER_READ: u64 = 1024;
 
+/// A result whose error comes with the files that it is about, where it is about any.
+type FilesResult<T> = Result<T, (Option<Arc<Files>>, LogError)>;
+
 /// What is known of an entry without reading its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryMeta {
@@ -208,6 +211,32 @@ impl LogReader {
     /// `NoSuchEntry` where the log does not have all of them, `BadBatch` or `Damaged` where the first is
     /// not what was written.
     pub fn entries(&self, lo: u64, hi: u64, max_bytes: u64) -> LogResult<Vec<LogEntry>> {
+        loop {
+            let read = self.read_entries(lo, hi, max_bytes);
+            match read {
+                Err((files, error)) => {
+                    // Whatever is wrong with files that the log has no more is nothing wrong with the log.
+                    if files.is_none_or(|files| self.has_at(&files, lo)) {
+                        self.note(&error);
+                        return Err(error);
+                    }
+                }
+                Ok(entries) => return Ok(entries),
+            }
+        }
+    }
+
+    /// Whether these are the files of the segment that has an index.
+    fn has_at(&self, files: &Arc<Files>, index: u64) -> bool {
+        let inner = self.shared.inner.read();
+        match inner.sealed_of_index(index) {
+            Some(sealed) => Arc::ptr_eq(&sealed.files, files),
+            None => Arc::ptr_eq(&inner.active.files, files),
+        }
+    }
+
+    /// The same; an error with the files that it is about, where it is about any.
+    fn read_entries(&self, lo: u64, hi: u64, max_bytes: u64) -> FilesResult<Vec<LogEntry>> {
         let mut entries = Vec::new();
         let mut left = max_bytes;
         let mut next = lo;
@@ -219,7 +248,11 @@ impl LogReader {
             };
             let taken = within(&records, left, entries.is_empty());
             let wanted = records.get(..taken).unwrap_or_default();
-            let run = read_run(&files, next, wanted)?;
+            let run = match read_run(&files, next, wanted) {
+                Ok(run) => run,
+                Err(_) if !entries.is_empty() => return Ok(entries),
+                Err(error) => return Err((Some(files), error)),
+            };
             let mut at = 0;
             for (index, record) in (next..).zip(wanted.iter().take(run.entries)) {
                 let payload = match record.kind {
@@ -232,7 +265,7 @@ impl LogReader {
                         match read_payload(&files, index, record) {
                             Ok(payload) => payload,
                             Err(_) if !entries.is_empty() => return Ok(entries),
-                            Err(error) => return Err(error),
+                            Err(error) => return Err((Some(files), error)),
                         }
                     }
                     EntryKind::Noop | EntryKind::Hole => Bytes::new(),
@@ -249,7 +282,7 @@ impl LogReader {
             }
             match run.bad {
                 Some(_) if !entries.is_empty() => return Ok(entries),
-                Some(bad) => return Err(bad),
+                Some(bad) => return Err((Some(files), bad)),
                 None if taken < records.len() => return Ok(entries),
                 None => next += records.len() as u64,
             }
@@ -258,13 +291,13 @@ impl LogReader {
     }
 
     /// Records from `index` on, as many as are at hand in its segment; those before one that is bad.
-    fn records_at(&self, index: u64, hi: u64) -> LogResult<(Arc<Files>, Vec<Record>)> {
+    fn records_at(&self, index: u64, hi: u64) -> FilesResult<(Arc<Files>, Vec<Record>)> {
         let sealed = {
             let inner = self.shared.inner.read();
             let (first, last) = (inner.first_index(), inner.last_index());
             if index < first || hi > last + 1 {
                 let index = if index < first { index } else { hi - 1 };
-                return Err(LogError::NoSuchEntry { index, first, last });
+                return Err((None, LogError::NoSuchEntry { index, first, last }));
             }
             match inner.sealed_of_index(index) {
                 Some(sealed) => Arc::clone(sealed),
@@ -278,14 +311,14 @@ impl LogReader {
             }
         };
         let to = hi.min(sealed.last_index + 1).min(index + RECORDS_PER_READ);
+        let about = |error| (Some(Arc::clone(&sealed.files)), error);
         let mut records = Vec::new();
-        for record in sealed.some_records(index, to)? {
+        for record in sealed.some_records(index, to).map_err(about)? {
             let Some(record) = record else { break };
             records.push(record);
         }
         if records.is_empty() {
-            // The first is bad: this says where.
-            sealed.records(index, index + 1)?;
+            return Err(about(sealed.bad_record(index)));
         }
         Ok((Arc::clone(&sealed.files), records))
     }
@@ -308,12 +341,19 @@ pub(super) fn read_payload(files: &Files, index: u64, record: &Record) -> LogRes
     let position = u64::from(record.position);
     let mut item = vec![0; aux::ITEM_HEADER_LEN as usize + record.len as usize];
     file.read_exact_at(&mut item, position).at(file.path())?;
+    if let Some(payload) = aux::decode(index, &item) {
+        return Ok(Bytes::copy_from_slice(payload));
+    }
+    file.read_past_cache(&mut item, position).at(file.path())?;
     match aux::decode(index, &item) {
         Some(payload) => Ok(Bytes::copy_from_slice(payload)),
-        None => {
-            let what = "not the payload that was written here";
-            Err(LogError::damaged(file.path(), position, what))
-        }
+        None => Err(LogError::BadBatch {
+            path: file.path().clone(),
+            position,
+            index,
+            first_offset: record.base_offset,
+            next_offset: record.base_offset,
+        }),
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the writer of a log and its readers share: where each entry lies.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::disk::Disk;
 use crate::format::SegmentFile;
@@ -12,6 +13,7 @@ use crate::format::index::{Indexes, TIME_ENTRY_LEN, TimeEntry};
 use crate::format::sidecar::{RECORD_LEN, Record};
 use crate::log::error::{IoContext, LogError, LogResult};
 use crate::log::files::Files;
+use crate::log::mend::BadEntry;
 use crate::log::runs::TermRuns;
 use crate::recovered::LogStart;
 
@@ -69,6 +71,21 @@ impl Sealed {
         }
     }
 
+    /// The same segment with other files.
+    pub(crate) fn with(&self, files: Arc<Files>) -> Self {
+        Self {
+            files,
+            shape: self.shape,
+            last_index: self.last_index,
+            last_term: self.last_term,
+            next_offset: self.next_offset,
+            log_len: self.log_len,
+            max: self.max.clone(),
+            index: self.index.clone(),
+            time_index: self.time_index.clone(),
+        }
+    }
+
     /// Reads records `from..to` of the sidecar.
     pub(crate) fn records(&self, from: u64, to: u64) -> LogResult<Vec<Record>> {
         let path = self.files.path(SegmentFile::Raft);
@@ -105,6 +122,27 @@ impl Sealed {
             read.push(record);
         }
         Ok(read)
+    }
+
+    /// The error of an entry whose record is bad; which offsets it has, nothing here tells.
+    pub(crate) fn bad_record(&self, index: u64) -> LogError {
+        self.bad_record_of(index, self.shape.base_offset, self.next_offset)
+    }
+
+    /// The same where the offsets are known between which it lies.
+    pub(crate) fn bad_record_of(
+        &self,
+        index: u64,
+        first_offset: i64,
+        next_offset: i64,
+    ) -> LogError {
+        LogError::BadBatch {
+            path: self.files.path(SegmentFile::Raft),
+            position: self.shape.record_position(index),
+            index,
+            first_offset,
+            next_offset,
+        }
     }
 
     /// The first index whose entry ends above an offset, or the first of the bad records right before it:
@@ -248,4 +286,6 @@ pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: Arc<PathBuf>,
     pub(crate) inner: RwLock<Inner>,
+    /// Entries whose bytes at rest were found to be bad, by index.
+    pub(crate) bad: Mutex<BTreeMap<u64, BadEntry>>,
 }

@@ -110,6 +110,23 @@ impl LogSync {
         }
     }
 
+    /// A segment's file was exchanged for another, which is durable: what is to be synced is to be of the new
+    /// files.
+    pub(crate) fn exchanged(&self, files: &Arc<Files>) {
+        let mut lists = self.state.lock();
+        let Dirty {
+            logs,
+            sidecars,
+            sealed,
+            ..
+        } = &mut lists.dirty;
+        for of in [logs, sidecars, sealed] {
+            if let Some(old) = of.get_mut(&files.base_offset) {
+                *old = Arc::clone(files);
+            }
+        }
+    }
+
     /// Whether anything was written since the last sync that [`LogSync::sync`] would make durable.
     #[must_use]
     pub fn is_dirty(&self) -> bool {

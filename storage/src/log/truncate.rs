@@ -260,6 +260,7 @@ impl Log {
             inner.start = start;
             inner.sealed.clear();
             inner.active = active;
+            self.shared.bad.lock().clear();
             inner.runs = super::runs::TermRuns::default();
         }
         self.write_leader_epochs_if_room()?;

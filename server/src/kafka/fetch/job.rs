@@ -18,6 +18,7 @@ use crate::error;
 use crate::kafka::Call;
 use crate::net::burst;
 use crate::partition::Partition;
+use crate::repair;
 
 const FIRST_VERSION_WITH_TOPIC_IDS: i16 = 13;
 const FIRST_VERSION_WITH_LEADERS: i16 = 12;
@@ -386,7 +387,10 @@ impl Job {
                 }
                 Err(error) => {
                     warn!(group = at.handle().group(), %error, "a partition cannot be read");
-                    row = error_row(part.index, error::of_read(&error));
+                    row = error_row(
+                        part.index,
+                        repair::of_read(&self.call.broker, at.handle(), &error),
+                    );
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use riverrun_record::batches;
 
-use super::harness::{Maker, create, dir, some_entries};
+use super::harness::{Maker, create, dir, files, some_entries};
 use crate::disk::{Disk, MemDisk, OpenMode};
 use crate::entry::{EntryKind, LogEntry};
 use crate::log::{Log, LogError, LogReader};
@@ -208,4 +208,130 @@ fn a_timestamp_is_not_looked_for_in_bytes_that_are_bad() {
     );
     let read = reader.fetch(0, end, usize::MAX, true).unwrap();
     assert_eq!(batches(&read.batches.concat()).count(), 1);
+}
+
+/// Flips bits of a log whose entries are known, puts what is bad right with them, and gives how many files
+/// were exchanged.
+fn mend_all(log: &mut Log, entries: &[LogEntry]) -> usize {
+    let reader = log.reader();
+    let first = reader.first_index();
+    let mut exchanged = 0;
+    let mut index = first;
+    while index <= reader.last_index() {
+        let run = reader.bad_run(index, 8).unwrap();
+        let wanted: Vec<LogEntry> = run
+            .iter()
+            .map(|index| entries[(index - first) as usize].clone())
+            .collect();
+        for mended in reader.mend(&wanted).unwrap() {
+            exchanged += usize::from(log.exchange(mended).unwrap());
+        }
+        if run.is_empty() || run.iter().all(|index| reader.verify(*index).is_ok()) {
+            index += 1;
+        }
+    }
+    exchanged
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Any bits of a log, of sealed segments' sidecars and of payloads: put right with the entries of another
+    /// replica, every file is what it was, and the log goes on.
+    #[test]
+    fn what_is_bad_is_put_right_in_place(
+        flips in prop::collection::vec((0_usize..100, 0.0_f64..1.0, 0_u8..8), 1..8),
+    ) {
+        let disk = MemDisk::new();
+        let (mut log, entries) = filled(&disk, 24);
+        let reader = log.reader();
+        let active = *reader.segment_base_offsets().last().unwrap();
+        let before = files(&disk);
+        let kinds = |name: &str| {
+            name.ends_with(".log") || name.ends_with(".aux")
+                || (name.ends_with(".raft") && !name.starts_with(&format!("{active:020}")))
+        };
+        let names: Vec<&String> = before.keys().filter(|name| kinds(name)).collect();
+        let mut flipped = std::collections::BTreeSet::new();
+        for (which, place, bit) in flips {
+            let name = names[which % names.len()];
+            let len = before[name].len();
+            // The header of a sidecar is looked at by the next opening, not by a read.
+            let from = if name.ends_with(".raft") { len - len.saturating_sub(128) / 32 * 32 } else { 0 };
+            let from = if name.ends_with(".aux") { 8 } else { from };
+            if len <= from || !flipped.insert(name.clone()) {
+                continue;
+            }
+            let at = from + (place * (len - from) as f64) as usize;
+            flip(&disk, &dir().join(name), at as u64, bit);
+        }
+        disk.set_now(LATER);
+        let exchanged = mend_all(&mut log, &entries);
+        prop_assert!(exchanged >= flipped.len(), "{exchanged} of {flipped:?}");
+        prop_assert_eq!(reader.bad_entries(), []);
+        let after = files(&disk);
+        for name in &names {
+            prop_assert_eq!(&after[*name], &before[*name], "{}", name);
+        }
+        let mut make = Maker::after(&entries, LogStart::default());
+        let more: Vec<LogEntry> = (0..4).map(|_| make.data(2, 90)).collect();
+        log.append(&more).unwrap();
+        log.sync_handle().sync().unwrap();
+        let mut all = entries.clone();
+        all.extend(more);
+        prop_assert_eq!(super::harness::all(&log), all);
+    }
+}
+
+#[test]
+fn an_entry_that_does_not_belong_there_is_not_taken() {
+    let disk = MemDisk::new();
+    let start = LogStart::default();
+    let mut make = Maker::new(start);
+    let entries: Vec<LogEntry> = (0..40).map(|_| make.data(2, 60)).collect();
+    let mut log = create(&disk, start);
+    log.append(&entries).unwrap();
+    let reader = log.reader();
+    let path = dir().join(format!("{:020}.log", 0));
+    flip(&disk, &path, entries[0].payload.len() as u64 + 70, 1);
+    disk.set_now(LATER);
+    let bad = entries[1].index;
+    assert_eq!(reader.bad_run(bad, 9).unwrap(), [bad]);
+    let before = files(&disk);
+    // A neighbour's bytes; its own with a bit flipped; another term's.
+    let mut neighbour = entries[2].clone();
+    neighbour.index = bad;
+    let mut flipped = entries[1].clone();
+    let mut bytes = flipped.payload.to_vec();
+    bytes[80] ^= 1;
+    flipped.payload = bytes.into();
+    let mut later = entries[1].clone();
+    later.term += 1;
+    for wrong in [neighbour, flipped, later] {
+        let error = reader.mend(&[wrong]).unwrap_err();
+        assert!(
+            matches!(error, LogError::Unfit { index } if index == bad),
+            "{error}"
+        );
+    }
+    assert_eq!(files(&disk), before, "and nothing is written");
+    let mended = reader.mend(&entries[1..2]).unwrap();
+    // The log is begun anew meanwhile: the file goes, and takes nobody's place.
+    let reset = LogStart {
+        prev_index: 100,
+        prev_term: 3,
+        offset: 500,
+    };
+    log.reset(reset, &crate::recovered::StoredConf::default())
+        .unwrap();
+    for mended in mended {
+        assert!(!log.exchange(mended).unwrap());
+    }
+    assert_eq!(
+        files(&disk)
+            .keys()
+            .filter(|name| name.ends_with(".tmp"))
+            .count(),
+        0
+    );
+    assert_eq!(log.next_offset(), 500);
 }

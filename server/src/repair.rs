@@ -1,0 +1,321 @@
+//! Bytes at rest that are bad are asked of the other replicas, and put right in place (R8). A replica that has
+//! some keeps its vote and goes on: nobody is replaced for it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use riverrun_replication::PartitionHandle;
+use riverrun_replication::mending::{MOST_PLACES, Pace};
+use riverrun_replication::node::CONTROLLER_GROUP;
+use riverrun_replication::retry::Backoff;
+use riverrun_storage::{BadEntry, EntryKind, LogEntry, LogError};
+use riverrun_wire::ErrorCode;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::broker::Broker;
+use crate::cluster::protocol::{AskEntry, Entry, Question, Refused, Reply};
+use crate::error;
+use crate::peers::Callee;
+
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long another replica may take to answer.
+const ENTRY_WAIT: Duration = Duration::from_secs(5);
+/// Entries of one place that are put right together, and their bytes.
+const MOST_ENTRIES: usize = 1024;
+const MOST_BYTES: usize = 32 << 20;
+/// How long a client is to wait for a bad batch to be put right.
+const REPAIR_WAIT: Duration = Duration::from_secs(2);
+/// Bytes of an entry in one answer.
+const PIECE_BYTES: usize = 1 << 20;
+
+#[derive(Debug, Default)]
+struct State {
+    pace: Pace,
+    began: Option<Instant>,
+    /// What was said of a group.
+    said: BTreeMap<u64, String>,
+    /// When a group that could not be put right is tried again.
+    later: BTreeMap<u64, (Backoff, Instant)>,
+}
+
+impl State {
+    fn now(&mut self) -> Duration {
+        let now = Instant::now();
+        now.saturating_duration_since(*self.began.get_or_insert(now))
+    }
+
+    /// Says something of a group, once.
+    fn say(&mut self, group: u64, what: String) {
+        if self.said.get(&group) != Some(&what) {
+            warn!(group, what, "a replica has bytes at rest that are bad");
+            self.said.insert(group, what);
+        }
+    }
+}
+
+/// Sees to it until the broker is gone.
+pub(crate) async fn follow(broker: Weak<Broker>) {
+    let mut state = State::default();
+    loop {
+        {
+            let Some(broker) = broker.upgrade().filter(|broker| !broker.is_stopping()) else {
+                return;
+            };
+            look(&broker, &mut state).await;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Puts one place right at most: one at a time on a node.
+async fn look(broker: &Arc<Broker>, state: &mut State) {
+    for handle in broker.runtime().handles() {
+        let group = handle.group();
+        let bad = handle.reader().bad_entries();
+        let Some(first) = bad.first() else {
+            state.said.remove(&group);
+            state.later.remove(&group);
+            continue;
+        };
+        let others = others(broker, group);
+        if others.is_empty() {
+            state.say(
+                group,
+                format!(
+                    "{}; it is the only replica: what lies before and behind is served",
+                    places(&bad)
+                ),
+            );
+            continue;
+        }
+        let tried = state.later.get(&group);
+        if tried.is_some_and(|(_, again)| Instant::now() < *again) {
+            continue;
+        }
+        let now = state.now();
+        if !state.pace.may(now) {
+            let what = format!(
+                "{}; {MOST_PLACES} places were put right within an hour, so memory or the disk's \
+                 controller is in doubt and no more are: replace this node's disk or the node",
+                places(&bad)
+            );
+            state.say(group, what);
+            continue;
+        }
+        state.say(group, places(&bad));
+        match put_right(broker, &handle, &others, first.index).await {
+            Ok(0) => {}
+            Ok(count) => {
+                state.pace.note(now);
+                state.later.remove(&group);
+                info!(
+                    group,
+                    count,
+                    index = first.index,
+                    "put right entries that were bad at rest"
+                );
+                return;
+            }
+            Err(why) => {
+                let (backoff, again) = state
+                    .later
+                    .entry(group)
+                    .or_insert_with(|| (Backoff::default(), Instant::now()));
+                *again = Instant::now() + backoff.next(broker.seed());
+                state.say(group, format!("{}; not put right yet: {why}", places(&bad)));
+            }
+        }
+    }
+}
+
+fn places(bad: &[BadEntry]) -> String {
+    let of = |entry: &BadEntry| {
+        let last = (entry.next_offset - 1).max(entry.first_offset);
+        format!("offsets {} to {last}", entry.first_offset)
+    };
+    match bad {
+        [] => String::new(),
+        [one] => of(one),
+        [one, rest @ ..] => format!("{} and {} more places", of(one), rest.len()),
+    }
+}
+
+/// What a read that met an error is answered. Where another replica may have what is bad here, the client
+/// tries again for a moment.
+pub(crate) fn of_read(broker: &Broker, handle: &PartitionHandle, error: &LogError) -> ErrorCode {
+    if let LogError::BadBatch { index, .. } = error
+        && handle
+            .reader()
+            .bad_for(*index)
+            .is_none_or(|age| age < REPAIR_WAIT)
+        && !others(broker, handle.group()).is_empty()
+    {
+        return ErrorCode::KafkaStorageError;
+    }
+    error::of_read(error)
+}
+
+/// The nodes that have the other replicas of a group.
+pub(crate) fn others(broker: &Broker, group: u64) -> Vec<i32> {
+    let own = broker.config().node_id;
+    let mut nodes: Vec<i32> = broker.catalog().read(|image| {
+        if group == CONTROLLER_GROUP {
+            let replicas = image.quorum.replicas.iter();
+            return replicas.map(|replica| replica.at.node).collect();
+        }
+        let partitions = image.topics.values().flat_map(|topic| &topic.partitions);
+        let of_group = partitions.filter(|partition| partition.group == group);
+        of_group
+            .flat_map(|partition| partition.replicas.iter().map(|at| at.node))
+            .collect()
+    });
+    nodes.retain(|node| *node != own);
+    nodes
+}
+
+/// Puts the entries of one place right; gives how many they were.
+async fn put_right(
+    broker: &Arc<Broker>,
+    handle: &PartitionHandle,
+    others: &[i32],
+    first: u64,
+) -> Result<usize, String> {
+    let reader = handle.reader().clone();
+    let run = tokio::task::spawn_blocking(move || reader.bad_run(first, MOST_ENTRIES));
+    let run = run.await.map_err(|error| error.to_string())?;
+    let run = run.map_err(|error| error.to_string())?;
+    let mut entries: Vec<LogEntry> = Vec::new();
+    let mut bytes = 0;
+    for index in run {
+        let Some(term) = handle.reader().term(index) else {
+            break;
+        };
+        let Some(entry) = ask(broker, others, handle.group(), (index, term)).await else {
+            if entries.is_empty() {
+                return Err(format!("no other replica gives entry {index}"));
+            }
+            break;
+        };
+        bytes += entry.payload.len();
+        entries.push(entry);
+        if bytes > MOST_BYTES {
+            break;
+        }
+    }
+    if entries.is_empty() {
+        return Ok(0);
+    }
+    let (on_thread, group) = (Arc::clone(broker), handle.group());
+    let mended = tokio::task::spawn_blocking(move || {
+        let mended = on_thread.runtime().node().mend(group, &entries);
+        mended.map(|done| if done { entries.len() } else { 0 })
+    });
+    let mended = mended.await.map_err(|error| error.to_string())?;
+    mended.map_err(|error| error.to_string())
+}
+
+/// An entry as another replica has it.
+async fn ask(
+    broker: &Arc<Broker>,
+    others: &[i32],
+    group: u64,
+    (index, term): (u64, u64),
+) -> Option<LogEntry> {
+    for node in others {
+        match ask_node(broker, *node, group, (index, term)).await {
+            Ok(entry) => return Some(entry),
+            Err(why) => debug!(node, group, index, why, "a replica does not give an entry"),
+        }
+    }
+    None
+}
+
+async fn ask_node(
+    broker: &Arc<Broker>,
+    node: i32,
+    group: u64,
+    (index, term): (u64, u64),
+) -> Result<LogEntry, String> {
+    let mut payload = BytesMut::new();
+    loop {
+        let question = Question::Entry(AskEntry {
+            group,
+            index,
+            term,
+            from: payload.len() as u64,
+        });
+        let asked = broker
+            .peers()
+            .call(Callee::Node(node), question.into_bytes(), ENTRY_WAIT);
+        let reply = asked.await.map_err(|error| error.to_string())?;
+        let entry = match Reply::from_bytes(reply) {
+            Some(Reply::Entry(entry)) => entry,
+            Some(Reply::Refused(refused)) => return Err(refused.why),
+            _ => return Err("an answer to another question".to_owned()),
+        };
+        let len = usize::try_from(entry.len).unwrap_or(usize::MAX);
+        payload.extend_from_slice(&entry.piece);
+        if payload.len() > len || (payload.len() < len && entry.piece.is_empty()) {
+            return Err("pieces that do not fit".to_owned());
+        }
+        if payload.len() == len {
+            let kind = u8::try_from(entry.kind).ok().and_then(EntryKind::from_u8);
+            return Ok(LogEntry {
+                index,
+                term,
+                kind: kind.ok_or("an unknown kind of entry")?,
+                base_offset: entry.base_offset,
+                last_offset_delta: entry.last_offset_delta,
+                payload: payload.freeze(),
+            });
+        }
+        if len > MOST_BYTES.saturating_mul(4) {
+            return Err("an entry that is too long".to_owned());
+        }
+    }
+}
+
+/// What this node's replica has at an index of a term: verified bytes, or a refusal.
+pub(crate) async fn reply(broker: &Arc<Broker>, asked: AskEntry) -> Reply {
+    let Some(handle) = broker.runtime().handle(asked.group) else {
+        return Refused::other("the group has no open replica here");
+    };
+    if handle.reader().term(asked.index) != Some(asked.term) {
+        return Refused::other("the replica has no entry of that index and term");
+    }
+    let read = tokio::task::spawn_blocking(move || {
+        let reader = handle.reader();
+        let entries = reader.entries(asked.index, asked.index + 1, u64::MAX);
+        (entries, asked)
+    });
+    let (entries, asked) = match read.await {
+        Ok(read) => read,
+        Err(error) => return Refused::other(error),
+    };
+    let entry = match entries.map(|mut entries| entries.pop()) {
+        Ok(Some(entry)) if entry.term == asked.term => entry,
+        Ok(_) => return Refused::other("the entry was replaced meanwhile"),
+        Err(error) => {
+            tracing::error!(group = asked.group, %error, "an entry that another replica needs cannot be read");
+            return Refused::other(error);
+        }
+    };
+    let from = usize::try_from(asked.from).unwrap_or(usize::MAX);
+    let to = from.saturating_add(PIECE_BYTES).min(entry.payload.len());
+    let piece = if from < to {
+        entry.payload.slice(from..to)
+    } else {
+        Bytes::new()
+    };
+    Reply::Entry(Entry {
+        kind: u32::from(entry.kind as u8),
+        base_offset: entry.base_offset,
+        last_offset_delta: entry.last_offset_delta,
+        len: entry.payload.len() as u64,
+        piece,
+    })
+}
