@@ -3,7 +3,7 @@
 //! blocks is split in a beginning and an end, so that the simulator can put time between them.
 
 mod asides;
-mod mend;
+pub mod mend;
 mod unopened;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -516,7 +516,7 @@ impl Node {
     ) -> Result<Partition, OpenError> {
         let identity = record.identity.clone();
         let start = log.start();
-        let head = log.recover_producer_state(start.offset)?;
+        let (head, _) = log.recover_known_producers(start.offset)?;
         let boot = Boot {
             group: identity.group,
             replica: identity.replica,
@@ -532,7 +532,15 @@ impl Node {
         };
         let group = Group::boot(boot, self.settings.group)?;
         let offset = group.log().offset_after(group.commit());
-        let producers = log.recover_producer_state(offset)?;
+        let (producers, unknown) = log.recover_known_producers(offset)?;
+        if let Some(index) = unknown.first() {
+            tracing::warn!(
+                group = identity.group,
+                count = unknown.len(),
+                index,
+                "what bad batches say of producers is not known"
+            );
+        }
         let published = Published {
             role: Role::Follower,
             leader_replica: 0,
@@ -565,6 +573,7 @@ impl Node {
             handle,
             incarnation: self.incarnation,
             producers,
+            blind: !unknown.is_empty(),
             settings,
             deliver: identity.group == CONTROLLER_GROUP,
             recovering: record.recovering,
@@ -875,6 +884,11 @@ impl Node {
         };
         match done {
             Ok(input) => input,
+            // What is bad is put right first; the head is dropped by a later order.
+            Err(error @ LogError::BadBatch { .. }) if matches!(op, Op::DropHead { .. }) => {
+                tracing::warn!(group, %error, "the head of a log is not dropped yet");
+                None
+            }
             Err(error) => {
                 tracing::error!(group, %error, ?op, "work on a partition's files failed");
                 Some(Input::Failed {

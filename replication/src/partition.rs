@@ -152,6 +152,9 @@ pub struct Partition {
     pub(crate) incarnation: u64,
     pub(crate) peers: Peers,
     pub(crate) recovering: Recovering,
+    /// Its own bad batches would tell more of producers than it knows: it must not lead before they are put
+    /// right, or it would take a duplicate (R7).
+    pub(crate) blind: bool,
     settings: GroupSettings,
     deliver: bool,
     /// Committed batches whose commit is not durable here yet. Who acts on one must find it committed
@@ -197,6 +200,9 @@ pub(crate) struct Confirms {
     pub(crate) words: Vec<AskedWord>,
 }
 
+/// Bytes of lately applied batches that are read at once for what they say of producers.
+const SIGHT_BYTES: usize = 1 << 20;
+
 /// What recovery hands to a partition besides its group.
 #[derive(Debug)]
 pub struct PartitionBoot {
@@ -208,6 +214,8 @@ pub struct PartitionBoot {
     pub incarnation: u64,
     /// The producer state of the log up to the group's commit index.
     pub producers: ProducerState,
+    /// Bad batches would tell more of producers than is known.
+    pub blind: bool,
     /// The topic's settings.
     pub settings: GroupSettings,
     /// Committed batches go to the host (the controller's group).
@@ -236,6 +244,8 @@ impl Partition {
         }
         let mut group = boot.group;
         let recovering = Recovering::new(boot.recovering && !alone);
+        // With one replica nobody has what the bad batches say, and the rest is served (R7).
+        let blind = boot.blind && !alone;
         group.set_recovering(recovering.is_on());
         if boot.deliver {
             group.store_commits();
@@ -251,6 +261,7 @@ impl Partition {
             incarnation: boot.incarnation,
             peers: Peers::default(),
             recovering,
+            blind,
             settings: boot.settings,
             deliver: boot.deliver,
             undelivered: VecDeque::new(),
@@ -598,7 +609,7 @@ impl Partition {
             self.producers = ProducerState::default();
         }
         let applied = self.group.log().offset_after(self.applied);
-        for base in rolled {
+        for base in rolled.iter().filter(|_| !self.blind) {
             // Where batches come one by one, all before the new segment is applied already.
             if *base == applied {
                 self.snapshot_producers(applied, out);
@@ -627,6 +638,44 @@ impl Partition {
     pub fn on_saved(&mut self, out: &mut Vec<Effect>) {
         self.group.on_saved();
         self.pump(out);
+    }
+
+    /// What was bad has been put right, so the producers are known: those behind all batches below an
+    /// offset that was applied. What was applied since is in memory, or was just written.
+    pub fn on_sighted(&mut self, offset: i64, producers: ProducerState) {
+        if !self.blind {
+            return;
+        }
+        let mut producers = producers;
+        let applied = self.group.log().offset_after(self.applied);
+        let mut at = offset;
+        while at < applied {
+            let read = self.handle.reader().fetch(at, applied, SIGHT_BYTES, true);
+            let Ok(fetched) = read.inspect_err(|error| {
+                tracing::warn!(group = self.id(), %error, "producers are not known yet");
+            }) else {
+                return;
+            };
+            for bytes in &fetched.batches {
+                for batch in riverrun_record::batches(bytes).flatten() {
+                    producers.apply(&batch);
+                }
+            }
+            if fetched.next_offset <= at {
+                return;
+            }
+            at = fetched.next_offset;
+        }
+        self.producers = producers;
+        self.blind = false;
+        self.overlay = Overlay::of_tail(&self.producers, self.group.log().tail_above(self.applied));
+        tracing::info!(group = self.id(), "all producers are known again");
+    }
+
+    /// Whether bad batches would tell more of producers than is known (R7).
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.blind
     }
 
     /// One tick of time.
@@ -816,6 +865,7 @@ impl Partition {
         }
         if let Some(snapshot) = did.reset {
             self.producers = ProducerState::decode(&snapshot.producers).unwrap_or_default();
+            self.blind = false;
             self.applied = snapshot.index;
             self.after_reset = Some((snapshot.index, snapshot.offset));
             self.rolled.clear();

@@ -69,12 +69,16 @@ impl Recovering {
 impl Partition {
     /// Whether this replica may be ticked towards an election.
     pub(crate) fn may_campaign(&self) -> bool {
-        !self.recovering.on || self.recovering.greatest == Some(self.group.replica())
+        !self.blind
+            && (!self.recovering.on || self.recovering.greatest == Some(self.group.replica()))
     }
 
     /// Whether a message may be stepped: a recovering replica takes no part in elections but those
     /// that R2 allows. Who asked for a vote that it may not give is asked in turn.
     pub(crate) fn may_step(&mut self, from: u64, kind: RaftKind) -> bool {
+        if self.blind && kind == RaftKind::TimeoutNow {
+            return false;
+        }
         if !self.recovering.on {
             return true;
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use riverrun_storage::format::aside::Reason;
 use riverrun_storage::node::{NodeError, WalDamage};
-use riverrun_storage::{Disk, EntryKind, LogIdentity};
+use riverrun_storage::{Disk, EntryKind, LogEntry, LogError, LogIdentity};
 use uuid::Uuid;
 
 use crate::api::{CommittedBatch, Produce, ProduceError, ProduceOutcome, Published, Ticket, Word};
@@ -24,6 +24,7 @@ use crate::controller::Found;
 use crate::mailbox::{Mailbox, Ran};
 use crate::members::Members;
 use crate::message::PeerMessage;
+use crate::node::mend::Mended;
 use crate::node::{CONTROLLER_GROUP, GroupOrder, Node, NodeSettings, OpenError, Unopened};
 use crate::partition::PartitionHandle;
 use crate::shard::{Effect, Input, Shard};
@@ -274,6 +275,22 @@ impl<H: Host> Runtime<H> {
     pub fn set_members(&self, partition: &PartitionHandle, members: Members) {
         let group = partition.group();
         self.post(partition.shard(), Input::Members { group, members });
+    }
+
+    /// Puts entries of a group right that are bad at rest, with those of another replica ([`Node::mend`]);
+    /// whether that was done. The shard is to be run. Blocks.
+    ///
+    /// # Errors
+    /// As [`Node::mend`].
+    pub fn mend(&self, group: u64, entries: &[LogEntry]) -> Result<bool, LogError> {
+        match self.node.mend(group, entries)? {
+            Mended::Gone => Ok(false),
+            Mended::Done => Ok(true),
+            Mended::Sighted(input) => {
+                self.post_to(group, *input);
+                Ok(true)
+            }
+        }
     }
 
     /// Messages to a replica were lost on their way. The shard to be run, if the group is here.

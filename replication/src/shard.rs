@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use riverrun_storage::{LogEntry, LogStart};
+use riverrun_storage::{LogEntry, LogStart, ProducerState};
 
 use crate::api::{CommittedBatch, Produce, ProduceError, ProduceOutcome, Published, Ticket, Word};
 use crate::conf::Change;
@@ -89,6 +89,15 @@ pub enum Input {
     Cut {
         /// The group.
         group: u64,
+    },
+    /// What was bad was put right, and the producers were read again.
+    Sighted {
+        /// The group.
+        group: u64,
+        /// The offset behind the last batch that they know of.
+        offset: i64,
+        /// The producers.
+        producers: Box<ProducerState>,
     },
     /// The producer state of a snapshot is durable.
     Saved {
@@ -322,6 +331,11 @@ impl Shard {
             Input::Full { group } => self.guarded(group, out, |p, _| p.on_full()),
             Input::Flushed { group } => self.guarded(group, out, Partition::on_flushed),
             Input::Cut { group } => self.guarded(group, out, Partition::on_cut),
+            Input::Sighted {
+                group,
+                offset,
+                producers,
+            } => self.guarded(group, out, |p, _| p.on_sighted(offset, *producers)),
             Input::Saved { group } => self.guarded(group, out, Partition::on_saved),
             Input::HeadDropped {
                 group,

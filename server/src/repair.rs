@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use crate::broker::Broker;
 use crate::cluster::protocol::{AskEntry, Entry, Question, Refused, Reply};
 use crate::error;
+use crate::net::burst;
 use crate::peers::Callee;
 
 /// Pause between two looks.
@@ -211,7 +212,10 @@ async fn put_right(
     }
     let (on_thread, group) = (Arc::clone(broker), handle.group());
     let mended = tokio::task::spawn_blocking(move || {
-        let mended = on_thread.runtime().node().mend(group, &entries);
+        let mended = on_thread.runtime().mend(group, &entries);
+        if let Some(handle) = on_thread.runtime().handle(group) {
+            burst::run(&on_thread, || on_thread.run_shard(handle.shard()));
+        }
         mended.map(|done| if done { entries.len() } else { 0 })
     });
     let mended = mended.await.map_err(|error| error.to_string())?;

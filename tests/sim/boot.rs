@@ -161,13 +161,18 @@ impl World {
         let mut inputs = Vec::new();
         for partition in opened.partitions {
             let group = partition.id();
-            if let Some(handle) = process.node.handle(group)
-                && !self.found(node, &mut process, &handle)
-            {
-                continue;
+            let mut sighted = Vec::new();
+            if let Some(handle) = process.node.handle(group) {
+                if self.nemesis.may_be_damaged(node) {
+                    sighted = self.mend_at_start(node, &process, &handle);
+                }
+                if !self.found(node, &mut process, &handle) {
+                    continue;
+                }
             }
             self.promises_are_kept(node, &partition);
             inputs.push(process.place(group, Input::Add(Box::new(partition))));
+            inputs.extend(sighted.into_iter().map(|input| process.place(group, input)));
         }
         if let Some(host) = self.hosts.get_mut(node) {
             host.process = Some(Box::new(process));

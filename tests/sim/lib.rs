@@ -34,6 +34,7 @@ pub mod invariants;
 pub mod links;
 pub mod mark;
 pub mod members;
+pub mod mend;
 pub mod nemesis;
 pub mod network;
 pub mod operator;

@@ -27,6 +27,8 @@ pub struct Summary {
     pub disk_errors: u64,
     pub disks_full: u64,
     pub bits_flipped: u64,
+    /// Entries that were bad at rest and were put right.
+    pub entries_mended: u64,
     pub disks_lost: u64,
     pub replicas_replaced: u64,
     pub heads_dropped: u64,
@@ -48,7 +50,7 @@ impl Summary {
         }
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 31] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 32] {
         [
             ("runs", &mut self.runs),
             ("simulated us", &mut self.simulated_us),
@@ -74,6 +76,7 @@ impl Summary {
             ("disk errors", &mut self.disk_errors),
             ("disks full", &mut self.disks_full),
             ("bits flipped", &mut self.bits_flipped),
+            ("entries put right", &mut self.entries_mended),
             ("disks lost", &mut self.disks_lost),
             ("replicas replaced", &mut self.replicas_replaced),
             ("log heads dropped", &mut self.heads_dropped),
@@ -90,7 +93,7 @@ impl Summary {
         ]
     }
 
-    fn fields(&self) -> [(&'static str, u64); 31] {
+    fn fields(&self) -> [(&'static str, u64); 32] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }

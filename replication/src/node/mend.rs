@@ -5,28 +5,52 @@ use std::sync::atomic::Ordering;
 use riverrun_storage::{LogEntry, LogError};
 
 use super::Node;
+use crate::shard::Input;
+
+/// What came of putting entries right.
+#[derive(Debug)]
+pub enum Mended {
+    /// The replica, or the segment, is not there any more.
+    Gone,
+    /// They are right.
+    Done,
+    /// They are right, and all producers are known: for the group's shard.
+    Sighted(Box<Input>),
+}
 
 impl Node {
     /// Writes the files of the segment that these entries lie in anew and exchanges them. False where the
     /// replica, or the segment, is not there any more. Blocks; the group's writer waits for the exchange
     /// alone.
     ///
+    /// The input tells the shard what it may not have known of producers.
+    ///
     /// # Errors
     /// Where an entry is not the one that belongs there, or the disk refuses: the replica stays as it was.
-    pub fn mend(&self, group: u64, entries: &[LogEntry]) -> Result<bool, LogError> {
+    pub fn mend(&self, group: u64, entries: &[LogEntry]) -> Result<Mended, LogError> {
         let Some(files) = self.files_of(group) else {
-            return Ok(false);
+            return Ok(Mended::Gone);
         };
         let reader = files.handle.reader();
         for mended in reader.mend(entries)? {
             let mut log = files.log.lock();
             if files.gone.load(Ordering::SeqCst) || !log.exchange(mended)? {
-                return Ok(false);
+                return Ok(Mended::Gone);
             }
         }
         for entry in entries {
             reader.verify(entry.index)?;
         }
-        Ok(true)
+        let offset = files.handle.published().high_watermark;
+        let (producers, unknown) = reader.recover_known_producers(offset)?;
+        if !unknown.is_empty() {
+            // Whoever puts the others right tells.
+            return Ok(Mended::Done);
+        }
+        Ok(Mended::Sighted(Box::new(Input::Sighted {
+            group,
+            offset,
+            producers: Box::new(producers),
+        })))
     }
 }

@@ -504,7 +504,7 @@ fn position_within(sealed: &Sealed, offset: i64, span: &Span, reach: &mut Fronti
     }
 }
 
-pub(super) fn slice(files: &Files, from: u64, to: u64) -> LogResult<Bytes> {
+fn slice(files: &Files, from: u64, to: u64) -> LogResult<Bytes> {
     let log = files.log()?;
     let len = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
     log.slice(from, len).at(log.path())

@@ -113,6 +113,24 @@ impl LogReader {
         self.shared.bad.lock().entry(*index).or_insert(entry);
     }
 
+    /// Notes entries that an opening found to be bad.
+    pub(super) fn note_bad(&self, indexes: &[u64]) {
+        for index in indexes {
+            let offset = self.log_start_offset();
+            let meta = self.entry_meta(*index);
+            let (first, next) = meta.map_or((offset, offset), |meta| {
+                (meta.base_offset, meta.next_offset())
+            });
+            let entry = BadEntry {
+                index: *index,
+                first_offset: first,
+                next_offset: next,
+                found: self.shared.disk.now(),
+            };
+            self.shared.bad.lock().insert(*index, entry);
+        }
+    }
+
     /// Reads an entry again; where it is whole, it is bad no more.
     ///
     /// # Errors

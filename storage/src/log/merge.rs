@@ -97,6 +97,8 @@ pub(super) struct Merged {
     pub(super) cut_at: Option<u64>,
     pub(super) restored: usize,
     pub(super) scanned_bytes: u64,
+    /// Durable entries whose records are good and whose batches are bad.
+    pub(super) bad: Vec<u64>,
 }
 
 /// What became of one index.
@@ -131,6 +133,7 @@ pub(super) fn merge(inputs: Vec<Input>, start: LogStart, known: &Known<'_>) -> L
         cut_at: None,
         restored: 0,
         scanned_bytes: 0,
+        bad: Vec::new(),
     };
     let mut inputs = inputs.into_iter().peekable();
     let mut end = None;
@@ -148,6 +151,7 @@ pub(super) fn merge(inputs: Vec<Input>, start: LogStart, known: &Known<'_>) -> L
             }
         };
         merged.restored += segment.restored;
+        merged.bad.append(&mut segment.bad);
         merged.scanned_bytes += segment.scanner.read_bytes;
         let at = segment.bad_at.take().unwrap_or_else(|| {
             (
@@ -240,6 +244,7 @@ struct Segment {
     draft: Draft,
     scanner: Scanner,
     restored: usize,
+    bad: Vec<u64>,
     /// What to report instead of the place in `.log`.
     bad_at: Option<(PathBuf, u64)>,
 }
@@ -268,6 +273,7 @@ impl Segment {
             draft,
             scanner,
             restored: 0,
+            bad: Vec::new(),
             bad_at: None,
         })
     }
@@ -284,7 +290,10 @@ impl Segment {
             check_wal_entry(entry, state)?;
         }
         match (self.draft.input.record(index), wal) {
-            (Some(record), wal) => self.recorded(state, record, wal),
+            (Some(record), wal) => {
+                let is_durable = index <= known.durable_index;
+                self.recorded(state, record, wal, is_durable)
+            }
             (None, wal) if self.at_end() && self.may_go_on(state, next, wal) => {
                 Ok(self.behind(state, next, wal))
             }
@@ -339,6 +348,7 @@ impl Segment {
         state: &mut State,
         record: Record,
         wal: Option<&LogEntry>,
+        is_durable: bool,
     ) -> LogResult<Step> {
         if record.base_offset != state.offset || u64::from(record.term) < state.term {
             return Ok(Step::Bad(
@@ -402,6 +412,12 @@ impl Segment {
                         self.place(state, record, Some(found.max_timestamp));
                     }
                     (_, Some(entry)) => self.restore(state, entry),
+                    // Everything that names the entry is there twice, once under a checksum of its own:
+                    // index and term are known, and only its bytes are bad (R6). Its timestamp may be.
+                    (Some(_), None) if is_durable => {
+                        self.bad.push(state.index + 1);
+                        self.place(state, record, Some(-1));
+                    }
                     _ => return Ok(Step::Bad("the batch is damaged")),
                 }
             }

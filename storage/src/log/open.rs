@@ -45,6 +45,8 @@ pub struct Recovery {
     pub scanned_bytes: u64,
     /// Index files that were missing or wrong and were made anew.
     pub rebuilt_indexes: usize,
+    /// Durable entries whose batches are bad; all else of them is known (R6).
+    pub bad: Vec<u64>,
 }
 
 /// What lies in a log's directory.
@@ -305,8 +307,10 @@ impl Opening<'_> {
             replayed_from_wal: merged.restored + merged.tail.len(),
             scanned_bytes: merged.scanned_bytes,
             rebuilt_indexes: rebuilt + more,
+            bad: merged.bad,
         };
         let mut log = self.assemble(start, sealed, repaired)?;
+        log.reader().note_bad(&recovery.bad);
         // What only the WAL has goes the way that it went the first time.
         log.append(&merged.tail)?;
         log.write_leader_epochs_if_room()?;

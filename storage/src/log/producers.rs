@@ -3,13 +3,15 @@
 use riverrun_record::batches;
 
 use crate::disk::OpenMode;
-use crate::entry::EntryKind;
 use crate::format::SegmentFile;
 use crate::log::Log;
 use crate::log::error::{IoContext, LogError, LogResult};
-use crate::log::fetch::slice;
 use crate::log::files::{read_whole, remove};
+use crate::log::reader::LogReader;
 use crate::producer_state::ProducerState;
+
+/// Bytes that are replayed at once.
+const REPLAY_BYTES: usize = 1 << 20;
 
 impl Log {
     /// Writes Kafka's producer snapshot for an offset. It is durable with the next sync of the log;
@@ -32,8 +34,56 @@ impl Log {
     /// each producer are known and not only the very last, and the batches behind it.
     ///
     /// # Errors
-    /// `Damaged` and I/O errors.
+    /// `BadBatch` where one of those cannot be told, and I/O errors.
     pub fn recover_producer_state(&self, up_to_offset: i64) -> LogResult<ProducerState> {
+        let (state, skipped) = self.recover_known_producers(up_to_offset)?;
+        match skipped.first() {
+            None => Ok(state),
+            Some(index) => {
+                let reader = self.reader();
+                reader.verify(*index)?;
+                // It is whole after all.
+                Ok(self.recover_known_producers(up_to_offset)?.0)
+            }
+        }
+    }
+
+    /// The same without what bad batches would tell, and the indexes of those.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn recover_known_producers(
+        &self,
+        up_to_offset: i64,
+    ) -> LogResult<(ProducerState, Vec<u64>)> {
+        self.reader().recover_known_producers(up_to_offset)
+    }
+
+    pub(super) fn snapshots(&self) -> LogResult<Vec<i64>> {
+        self.reader().snapshots()
+    }
+
+    pub(super) fn drop_snapshots(&self, gone: impl Fn(i64) -> bool) -> LogResult<()> {
+        for offset in self.snapshots()?.into_iter().filter(|offset| gone(*offset)) {
+            remove(
+                &self.shared.disk,
+                &SegmentFile::Snapshot.path(&self.shared.dir, offset),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl LogReader {
+    /// The producers as they are behind the batches below `up_to_offset`, without what bad batches would
+    /// tell, and the indexes of those. Waits for the disk.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn recover_known_producers(
+        &self,
+        up_to_offset: i64,
+    ) -> LogResult<(ProducerState, Vec<u64>)> {
         let (start, bases) = {
             let inner = self.shared.inner.read();
             let mut bases: Vec<i64> = inner
@@ -52,8 +102,9 @@ impl Log {
             .copied()
             .unwrap_or(start);
         let (from, mut state) = self.newest_snapshot(before, start)?;
-        self.replay(&mut state, from, up_to_offset)?;
-        Ok(state)
+        let mut skipped = Vec::new();
+        self.replay(&mut state, from, up_to_offset, &mut skipped)?;
+        Ok((state, skipped))
     }
 
     /// The newest usable snapshot at or below an offset, but of the log's start at least.
@@ -81,36 +132,37 @@ impl Log {
         Ok((start, ProducerState::default()))
     }
 
-    fn replay(&self, state: &mut ProducerState, from: i64, up_to: i64) -> LogResult<()> {
-        let segments: Vec<_> = {
-            let inner = self.shared.inner.read();
-            let below = |record: &&crate::format::sidecar::Record| {
-                record.kind == EntryKind::Data && record.next_offset() <= up_to
+    fn replay(
+        &self,
+        state: &mut ProducerState,
+        from: i64,
+        up_to: i64,
+        skipped: &mut Vec<u64>,
+    ) -> LogResult<()> {
+        let mut at = from;
+        while at < up_to {
+            let fetched = match self.fetch(at, up_to, REPLAY_BYTES, true) {
+                Ok(fetched) => fetched,
+                Err(LogError::BadBatch {
+                    index, next_offset, ..
+                }) if next_offset > at => {
+                    skipped.push(index);
+                    at = next_offset;
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
-            let active_end = inner.active.records.iter().rfind(below);
-            let active_end = active_end.map_or(0, crate::format::sidecar::Record::end);
-            inner
-                .sealed
-                .iter()
-                .filter(|s| s.next_offset > from && s.shape.base_offset < up_to)
-                .map(|s| (std::sync::Arc::clone(&s.files), s.log_len))
-                .chain([(std::sync::Arc::clone(&inner.active.files), active_end)])
-                .collect()
-        };
-        for (files, len) in segments {
-            let bytes = slice(&files, 0, len)?;
-            let mut walk = batches(&bytes);
-            loop {
-                let position = walk.position() as u64;
-                let Some(batch) = walk.next() else { break };
-                let batch = batch.map_err(|_| {
-                    let path = files.path(SegmentFile::Log);
-                    LogError::damaged(&path, position, "no batch begins here")
-                })?;
-                if batch.base_offset() >= from && batch.next_offset() <= up_to {
-                    state.apply(&batch);
+            for bytes in &fetched.batches {
+                for batch in batches(bytes).flatten() {
+                    if batch.base_offset() >= from && batch.next_offset() <= up_to {
+                        state.apply(&batch);
+                    }
                 }
             }
+            if fetched.next_offset <= at {
+                break;
+            }
+            at = fetched.next_offset;
         }
         Ok(())
     }
@@ -128,15 +180,5 @@ impl Log {
             .collect();
         offsets.sort_unstable();
         Ok(offsets)
-    }
-
-    pub(super) fn drop_snapshots(&self, gone: impl Fn(i64) -> bool) -> LogResult<()> {
-        for offset in self.snapshots()?.into_iter().filter(|offset| gone(*offset)) {
-            remove(
-                &self.shared.disk,
-                &SegmentFile::Snapshot.path(&self.shared.dir, offset),
-            )?;
-        }
-        Ok(())
     }
 }

@@ -249,7 +249,7 @@ fn what_only_the_wal_has_is_put_into_the_files() {
 }
 
 #[test]
-fn damage_at_or_below_the_durable_index_is_reported_and_nothing_is_cut() {
+fn damage_at_or_below_the_durable_index_is_told_by_its_place_and_nothing_is_cut() {
     for (disk, entries) in [small(), large()] {
         let copy = disk.snapshot();
         let mut known = record(START);
@@ -269,14 +269,39 @@ fn damage_at_or_below_the_durable_index_is_reported_and_nothing_is_cut() {
                 write_file(&disk, &log, &bytes);
                 let before = files(&disk);
                 match open(&disk, &known) {
+                    // A header that names another entry: nobody knows which lies here.
                     Err(LogError::Damaged { path, position, .. }) => {
                         assert_eq!(path, log);
                         assert!(position <= at as u64);
                     }
-                    // Base offset and epoch are compared, everything else is in the checksum.
-                    other => panic!("byte {at} of {base}: {other:?}"),
+                    // The batch that its record speaks of, with bytes that are not those.
+                    Ok((opened, recovery)) => {
+                        let [bad] = recovery.bad[..] else {
+                            panic!("byte {at} of {base}: {recovery:?}");
+                        };
+                        let entry = &entries[bad as usize - 1];
+                        let of_segment = |e: &&LogEntry| {
+                            e.kind == EntryKind::Data && e.base_offset >= base && e.index < bad
+                        };
+                        let before: usize = entries
+                            .iter()
+                            .filter(of_segment)
+                            .map(|e| e.payload.len())
+                            .sum();
+                        assert!((before..before + entry.payload.len()).contains(&at));
+                        assert_eq!(opened.last_index(), entries.len() as u64);
+                        assert_eq!(recovery.cut_at, None);
+                        let refused = opened.reader().entries(bad, bad + 1, u64::MAX);
+                        assert!(
+                            matches!(refused, Err(LogError::BadBatch { index, .. }) if index == bad)
+                        );
+                    }
+                    Err(error) => panic!("byte {at} of {base}: {error}"),
                 }
-                assert_eq!(files(&disk), before);
+                assert_eq!(
+                    read_file(&disk, &log),
+                    before[log.file_name().unwrap().to_str().unwrap()]
+                );
             }
             disk.restore(&copy);
             write_file(&disk, &log, &whole[..whole.len() - 1]);
