@@ -275,6 +275,26 @@ impl std::fmt::Debug for Group {
     }
 }
 
+/// How far the log of a group's only voter is committed: as far as the entries in its files whose batches were
+/// found to be bad, which it cannot keep in memory. What is durable on the only voter is committed. A change
+/// of the members on the way there ends it: the stored configuration is that of the stored commit index (R4).
+fn committed_alone(reader: &LogReader, commit: u64) -> u64 {
+    let bad = reader.bad_entries();
+    let Some(last) = bad.last().map(|bad| bad.index).filter(|at| *at > commit) else {
+        return commit;
+    };
+    let is_other = |index: u64| {
+        reader
+            .entry_meta(index)
+            .is_some_and(|meta| meta.kind != EntryKind::Conf)
+    };
+    if (commit + 1..=last).all(is_other) {
+        last
+    } else {
+        commit
+    }
+}
+
 impl Group {
     /// A group from what recovery found.
     ///
@@ -302,6 +322,10 @@ impl Group {
             hard_state.vote = replica;
         }
         hard_state.commit = hard_state.commit.clamp(start.prev_index, last_index);
+        let conf_state = conf::decode_conf(&boot.conf.bytes)?;
+        if conf_state.get_voters() == [replica] && conf_state.get_voters_outgoing().is_empty() {
+            hard_state.commit = committed_alone(&reader, hard_state.commit);
+        }
         // R4: the commit index is stored as far as it was applied, in one round with the
         // configuration: every change at or below it is in the stored configuration, whose own index
         // may lie above.
@@ -322,7 +346,6 @@ impl Group {
                 entry
             }));
         }
-        let conf_state = conf::decode_conf(&boot.conf.bytes)?;
         let raft_hard = raft::eraftpb::HardState {
             term: hard_state.term,
             vote: hard_state.vote,

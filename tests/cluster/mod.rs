@@ -1,6 +1,7 @@
 //! Several real nodes on loopback: killed at any moment, wiped, joined, put back from a copy.
 
 mod clients;
+mod damage;
 mod events;
 mod founding;
 mod frozen;
@@ -41,6 +42,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(
             "cluster::a_copy_that_catches_up_unheard_is_refused",
             loss::a_copy_that_catches_up_is_refused,
+        ),
+        trial(
+            "cluster::bad_bytes_on_all_replicas_are_put_right",
+            damage::bad_bytes_are_put_right,
         ),
         trial(
             "cluster::one_node_grows_to_three_that_do_without_it",
