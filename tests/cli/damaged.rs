@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::hash::{BuildHasher, RandomState};
 
-use crate::node::{Node, RIVERRUN, run_with};
+use crate::node::{Node, RIVERRUN};
 
 /// Every file of a data directory but the lock.
 fn files(data: &Path) -> Vec<PathBuf> {

@@ -227,3 +227,45 @@ fn older_copy(trio: &mut Trio, kept: &mut Kept, unheard: usize) -> Result<()> {
     kept.add(&trio.brokers(), 100)?;
     kept.check(&trio.brokers())
 }
+
+/// A node that cannot tell who it is says no word and names the file; set aside by its operator, it joins
+/// anew and is filled, and what it had lies there still.
+pub(super) fn an_identity_is_damaged() -> Result<()> {
+    let (mut trio, mut kept) = with_events()?;
+    let result = set_aside(&mut trio, &mut kept);
+    trio.explain(result)
+}
+
+fn set_aside(trio: &mut Trio, kept: &mut Kept) -> Result<()> {
+    trio.kill(3)?;
+    let data = trio.node(3)?.data();
+    let identity = data.join("node/identity");
+    let mut bytes = std::fs::read(&identity)?;
+    // It is there twice: one bit of each is enough.
+    bytes.iter_mut().for_each(|byte| *byte ^= 1);
+    std::fs::write(&identity, &bytes)?;
+    trio.spawn(3)?;
+    let ended = trio.node(3)?.wait_end()?;
+    let said = trio.node(3)?.log();
+    ensure!(!ended.success(), "it started: {said}");
+    ensure!(
+        said.contains(&identity.display().to_string()) && said.contains("byte"),
+        "{said}"
+    );
+    let retire = |more: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_riverrun"));
+        command.args(["node", "set-aside", more]).arg(&data);
+        run(&mut command, b"", Duration::from_secs(30))
+    };
+    retire("--dry-run")?;
+    ensure!(std::fs::read(&identity)? == bytes, "a look moves nothing");
+    retire("--yes")?;
+    ensure!(std::fs::read(data.join("set-aside-1/node/identity"))? == bytes);
+    trio.spawn(3)?;
+    trio.wait_ready()?;
+    trio.in_sync(&kept.topic, 3)?;
+    kept.add(&trio.brokers(), 50)?;
+    trio.kill(1)?;
+    kept.add(&trio.brokers(), 50)?;
+    kept.check(&trio.brokers())
+}

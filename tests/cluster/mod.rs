@@ -48,6 +48,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             damage::bad_bytes_are_put_right,
         ),
         trial(
+            "cluster::a_node_with_a_damaged_identity_is_set_aside_and_joins_anew",
+            loss::an_identity_is_damaged,
+        ),
+        trial(
             "cluster::one_node_grows_to_three_that_do_without_it",
             founding::one_grows_to_three,
         ),

@@ -84,6 +84,28 @@ pub(crate) enum Command {
     /// Read the files of a node offline; never writes
     #[command(subcommand)]
     Log(LogCommand),
+    /// Change what a stopped node's data directory is counted for
+    #[command(subcommand)]
+    Node(NodeCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Take everything in a data directory out of use under another name, so that a new node may begin there
+    SetAside(NodeSetAsideArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeSetAsideArgs {
+    /// The data directory
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Only show what would be moved
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -157,8 +157,8 @@ async fn rejoin(broker: &Arc<Broker>, known: &Known, lost: &Unopened) -> Result<
     let at: Vec<Address> = of_record.chain(of_settings).collect();
     if at.is_empty() {
         return Err(StartError::Controller(format!(
-            "{}; no other node has a copy, and the files are as they were. What they hold may be counted \
-             as it is by `riverrun node adopt`, which shows first what that means",
+            "{}; no other node has a copy, and the files are as they were: bring an undamaged copy of the \
+             file back",
             lost.why
         )));
     }

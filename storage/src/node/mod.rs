@@ -38,6 +38,7 @@ pub mod identity;
 mod image;
 mod occupied;
 mod pool;
+mod retire;
 mod round;
 mod shape;
 mod side;
@@ -53,6 +54,7 @@ pub use identity::{
     IdentitySlot, MAX_STARTS, NodeIdentity, StandingDamage, Start, WalEnd, read_identity,
     read_identity_slots,
 };
+pub use retire::{PREFIX as SET_ASIDE_PREFIX, Retirement};
 pub use round::{Round, RoundItem, RoundResult};
 pub use side::{MAGIC as SIDE_MAGIC, parse_side_name, read_side};
 pub use store::NodeStore;

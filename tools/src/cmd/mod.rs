@@ -4,6 +4,7 @@ mod cluster;
 mod consume;
 mod dev;
 pub(crate) mod log;
+mod node;
 mod produce;
 mod server;
 mod service;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             server::run(&args, cli.global.format)
         }
         Command::Log(command) => log::run(&command, cli.global.format),
+        Command::Node(command) => node::run(&command, cli.global.format),
         Command::Cluster(command) => online(&cli.global, cluster::run(&cli.global, command)),
         Command::Topic(command) => online(&cli.global, topic::run(&cli.global, command)),
         Command::Produce(args) => online(&cli.global, produce::run(&cli.global, args)),
