@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::catalog::{Catalog, ChangeError};
 use crate::checkpointer::Checkpointer;
+use crate::cluster::cut_off::CutOff;
 use crate::cluster::duties::Duties;
 use crate::cluster::founding;
 use crate::cluster::host::NodeHost;
@@ -71,6 +72,7 @@ pub(crate) struct Broker {
     leaders: Leaders,
     routes: Routes,
     duties: Duties,
+    cut_off: CutOff,
     /// Drawn for this start, so that two copies of one disk are told apart (R3).
     start_token: u64,
     cluster_id: OnceLock<(Uuid, String)>,
@@ -131,6 +133,7 @@ impl Broker {
             leaders: Leaders::default(),
             routes: Routes::default(),
             duties: Duties::default(),
+            cut_off: CutOff::default(),
             start_token,
             cluster_id: OnceLock::new(),
             producer_ids: tokio::sync::Mutex::new(0..0),
@@ -221,6 +224,10 @@ impl Broker {
 
     pub(crate) fn duties(&self) -> &Duties {
         &self.duties
+    }
+
+    pub(crate) fn cut_off(&self) -> &CutOff {
+        &self.cut_off
     }
 
     pub(crate) fn start_token(&self) -> u64 {
@@ -520,19 +527,17 @@ impl Broker {
     }
 
     /// The node that leads a partition, as far as this one knows, and its epoch; -1 for nobody.
-    pub(crate) fn leader_of(&self, at: &Arc<Partition>) -> (i32, i32) {
+    pub(crate) fn leader_of(&self, at: &Partition) -> (i32, i32) {
+        self.shown(at)
+            .map_or((-1, -1), |state| (state.leader, state.leader_epoch))
+    }
+
+    /// What Metadata shows of a partition that this node has a replica of, while its topic is there.
+    pub(crate) fn shown(&self, at: &Partition) -> Option<PartitionState> {
         let handle = at.handle();
-        let topic = self.topics.with_id(&handle.topic_id());
-        let partition = topic
-            .as_ref()
-            .and_then(|topic| topic.partition(handle.partition()));
-        match partition {
-            Some(partition) => {
-                let state = self.state_of(partition);
-                (state.leader, state.leader_epoch)
-            }
-            None => (-1, -1),
-        }
+        let topic = self.topics.with_id(&handle.topic_id())?;
+        let partition = topic.partition(handle.partition())?;
+        Some(self.state_of(partition))
     }
 
     pub(crate) fn state_of(&self, partition: &TopicPartition) -> PartitionState {

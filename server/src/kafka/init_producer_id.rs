@@ -23,6 +23,7 @@ pub(crate) async fn handle(call: Call, request: InitProducerIdRequest) -> InitPr
             ..InitProducerIdResponse::default()
         },
         Err(error) => {
+            call.broker.refused_change(&call.connection, &error);
             warn!(%error, "no producer ids can be had");
             // Retriable in every client, unlike the controller's own errors.
             refuse(ErrorCode::CoordinatorNotAvailable)
