@@ -1,6 +1,7 @@
 //! Several real nodes on loopback: killed at any moment, wiped, joined, put back from a copy.
 
 mod clients;
+mod cut;
 mod events;
 mod founding;
 mod frozen;
@@ -12,6 +13,7 @@ mod strangers;
 mod topics;
 mod trio;
 mod view;
+mod wires;
 
 use crate::trial::trial;
 use libtest_mimic::Trial;
@@ -88,5 +90,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
     ];
     trials.extend(clients::trials());
+    trials.extend(cut::trials());
     trials
 }

@@ -1,7 +1,7 @@
 //! Single produces over one connection, with the answer awaited or its absence watched.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,6 +15,7 @@ use riverrun_wire::api::{
     ProduceResponse,
 };
 use riverrun_wire::{Records, Request, decode_response, encode_request};
+use rustix::net::{AddressFamily, SocketType};
 
 const CREATE_TOPICS_VERSION: i16 = 5;
 const PRODUCE_VERSION: i16 = 9;
@@ -39,7 +40,10 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(brokers: &str) -> Result<Self> {
-        let stream = TcpStream::connect(brokers)?;
+        Self::over(TcpStream::connect(brokers)?)
+    }
+
+    fn over(stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
@@ -48,6 +52,26 @@ impl Connection {
             next: 1,
             received: BytesMut::new(),
         })
+    }
+
+    /// One from an address of its own, which must be one of this machine.
+    pub(crate) fn open_from(address: Ipv4Addr, broker: &str) -> Result<Self> {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        rustix::net::bind(&socket, &SocketAddrV4::new(address, 0))?;
+        rustix::net::connect(&socket, &broker.parse::<SocketAddrV4>()?)?;
+        Self::over(TcpStream::from(socket))
+    }
+
+    /// Whether the broker closes it within that time, and has sent nothing more before.
+    pub(crate) fn is_closed_within(&mut self, limit: Duration) -> Result<bool> {
+        ensure!(self.received.is_empty(), "an answer to nothing");
+        self.stream.set_read_timeout(Some(limit))?;
+        match self.stream.read(&mut [0]) {
+            Ok(0) => Ok(true),
+            Ok(_) => bail!("an answer to nothing"),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// The port by which a broker's log names this connection.
