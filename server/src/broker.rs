@@ -30,6 +30,7 @@ use crate::cluster::leaders::Leaders;
 use crate::cluster::replacement::Replacement;
 use crate::cluster::routes::Routes;
 use crate::config::Config;
+use crate::descriptors::Descriptors;
 use crate::error;
 use crate::hooks::Hooks;
 use crate::internal::Internal;
@@ -56,6 +57,7 @@ pub(crate) struct Broker {
     budget: Arc<Budget>,
     disk_reads: Arc<Semaphore>,
     connections: Connections,
+    descriptors: Descriptors,
     refused_log: RefusedLog,
     topics: Topics,
     catalog: Catalog,
@@ -120,6 +122,7 @@ impl Broker {
             budget: Arc::new(budget),
             disk_reads: Arc::new(Semaphore::new(DISK_READS)),
             connections: Connections::default(),
+            descriptors: Descriptors::default(),
             refused_log: RefusedLog::default(),
             topics: Topics::default(),
             catalog,
@@ -164,6 +167,11 @@ impl Broker {
 
     pub(crate) fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// What the process may have open.
+    pub(crate) fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
     }
 
     /// Where a request that is refused for what is in it leaves its line.
