@@ -9,7 +9,9 @@ use bytes::{Bytes, BytesMut};
 use riverrun_record::{BatchBuilder, Compression};
 use riverrun_wire::api::create_topics::{CreatableTopic, CreatableTopicConfig};
 use riverrun_wire::api::fetch::{FetchPartition, FetchTopic};
-use riverrun_wire::api::produce::{PartitionProduceData, TopicProduceData};
+use riverrun_wire::api::produce::{
+    PartitionProduceData, PartitionProduceResponse, TopicProduceData,
+};
 use riverrun_wire::api::{
     CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceRequest,
     ProduceResponse,
@@ -158,17 +160,26 @@ impl Connection {
 
     /// The error code of the answer, `None` where there is none in that time.
     pub(crate) fn answer_within(&mut self, sent: Sent, limit: Duration) -> Result<Option<i16>> {
+        Ok(self.produced(sent, limit)?.map(|row| row.error_code))
+    }
+
+    /// The offset that the answer names, -1 in a refusal; `None` where there is no answer in that time.
+    pub(crate) fn offset_within(&mut self, sent: Sent, limit: Duration) -> Result<Option<i64>> {
+        Ok(self.produced(sent, limit)?.map(|row| row.base_offset))
+    }
+
+    fn produced(
+        &mut self,
+        sent: Sent,
+        limit: Duration,
+    ) -> Result<Option<PartitionProduceResponse>> {
         let Some(answer) = self.frame(sent.0, limit)? else {
             return Ok(None);
         };
         let response = decode_response::<ProduceResponse>(&answer, PRODUCE_VERSION)?;
-        let partition = response
-            .responses
-            .first()
-            .and_then(|t| t.partition_responses.first());
-        Ok(Some(
-            partition.context("no partition in the answer")?.error_code,
-        ))
+        let topic = response.responses.into_iter().next();
+        let partition = topic.and_then(|topic| topic.partition_responses.into_iter().next());
+        Ok(Some(partition.context("no partition in the answer")?))
     }
 
     /// Sends and waits: the error code.
