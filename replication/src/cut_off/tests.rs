@@ -119,6 +119,22 @@ fn x2_all_clients_of_an_address_go_and_none_goes_twice() {
 }
 
 #[test]
+fn x2_ten_thousand_clients_do_not_dial_in_a_circle() {
+    // Each comes back 100 ms after it was sent away, over half a minute.
+    let mut sent = SentAway::default();
+    let mut clients: Vec<(IpAddr, u64, u32)> =
+        (0..10_000).map(|number| (address(number), 0, 0)).collect();
+    for now_ms in (1_000..31_000).step_by(100) {
+        for (address, opened_ms, closed) in &mut clients {
+            if sent.sends_away(*address, *opened_ms, now_ms) {
+                (*opened_ms, *closed) = (now_ms + 100, *closed + 1);
+            }
+        }
+    }
+    assert!(clients.iter().all(|(_, _, closed)| *closed <= 3));
+}
+
+#[test]
 fn x2_the_table_is_bounded_and_who_does_not_fit_is_let_be() {
     let mut sent = SentAway::default();
     let mut addresses = (0..).map(address);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use riverrun_replication::controller::{CreateTopicRequest, check_topic_name};
+use riverrun_replication::controller::{CreateTopicRequest, Rejection, check_topic_name};
 use riverrun_replication::cut_off::concerns_others;
 use riverrun_wire::api::metadata::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -92,7 +92,13 @@ async fn create(call: &Call, names: Vec<String>) {
                     seed: broker.seed(),
                     ..CreateTopicRequest::default()
                 };
-                controller.plan_create_topic(request).ok()
+                let planned = controller.plan_create_topic(request);
+                if let Err(rejection @ Rejection::NoRoom { .. }) = &planned {
+                    let (error, why) = (error::of_rejection(rejection), rejection.to_string());
+                    let log = broker.refused_log();
+                    log.log(&call.connection, ApiKey::Metadata, error, &why);
+                }
+                planned.ok()
             };
             Ok(names.iter().filter_map(plan).collect())
         })
