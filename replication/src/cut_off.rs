@@ -62,6 +62,8 @@ pub fn quorum_concerns_others(own: i32, quorum: &QuorumImage) -> bool {
 #[derive(Debug, Default)]
 pub struct SentAway {
     last: BTreeMap<IpAddr, u64>,
+    /// Nobody's time is over before that: there is no use in looking for room.
+    full_until_ms: u64,
 }
 
 impl SentAway {
@@ -75,11 +77,14 @@ impl SentAway {
         {
             return opened_ms <= *last;
         }
-        if self.last.len() >= MAX_ADDRESSES {
+        if self.last.len() >= MAX_ADDRESSES && now_ms >= self.full_until_ms {
             self.last
                 .retain(|_, last| now_ms < last.saturating_add(PAUSE_MS));
+            let oldest = self.last.values().min();
+            self.full_until_ms = oldest.map_or(0, |oldest| oldest.saturating_add(PAUSE_MS));
         }
-        let has_room = self.last.len() < MAX_ADDRESSES;
+        // An address that is known and comes again has its place.
+        let has_room = self.last.len() < MAX_ADDRESSES || self.last.contains_key(&address);
         if has_room {
             self.last.insert(address, now_ms);
         }
