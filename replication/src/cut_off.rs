@@ -75,7 +75,7 @@ impl SentAway {
         if let Some(last) = self.last.get(&address)
             && now_ms < last.saturating_add(PAUSE_MS)
         {
-            return opened_ms <= *last;
+            return opened_ms < *last;
         }
         if self.last.len() >= MAX_ADDRESSES && now_ms >= self.full_until_ms {
             self.last

@@ -96,6 +96,7 @@ fn x2_an_address_is_sent_away_once_in_ten_seconds() {
     let mut sent = SentAway::default();
     assert!(sent.sends_away(address(7), 0, 5_000));
     // It came back at once, and is let be.
+    assert!(!sent.sends_away(address(7), 5_000, 5_000));
     assert!(!sent.sends_away(address(7), 5_001, 5_100));
     assert!(!sent.sends_away(address(7), 5_001, 5_000 + PAUSE_MS - 1));
     assert!(sent.sends_away(address(7), 5_001, 5_000 + PAUSE_MS));
