@@ -18,6 +18,10 @@ use crate::controller::QuorumImage;
 pub const UNHEARD_MS: u64 = 2_000;
 /// How long an address that was sent away is let be.
 pub const PAUSE_MS: u64 = 10_000;
+/// How long what an address opens after it was sent away waits before it is answered: a client that has
+/// dialled this node again looks for another one meanwhile, and stays with the first that answers.
+/// librdkafka looks once in a second.
+pub const HELD_MS: u64 = 1_500;
 /// Addresses that are remembered. Who comes on top of them is let be.
 const MAX_ADDRESSES: usize = 4096;
 
@@ -89,6 +93,14 @@ impl SentAway {
             self.last.insert(address, now_ms);
         }
         has_room
+    }
+
+    /// Until when a connection that is opened now is not answered yet, if it is not.
+    #[must_use]
+    pub fn held_until(&self, address: IpAddr, now_ms: u64) -> Option<u64> {
+        let last = self.last.get(&address.to_canonical())?;
+        let until = last.saturating_add(HELD_MS);
+        (now_ms < until).then_some(until)
     }
 }
 

@@ -109,6 +109,21 @@ fn x2_an_address_is_sent_away_once_in_ten_seconds() {
 }
 
 #[test]
+fn x2_who_dials_again_is_answered_a_moment_later() {
+    let mut sent = SentAway::default();
+    assert_eq!(sent.held_until(address(7), 0), None);
+    assert!(sent.sends_away(address(7), 0, 5_000));
+    let until = 5_000 + HELD_MS;
+    assert_eq!(sent.held_until(address(7), 5_001), Some(until));
+    assert_eq!(sent.held_until(address(7), until - 1), Some(until));
+    assert_eq!(sent.held_until(address(7), until), None);
+    // Nobody else waits, and nobody waits twice as long for being refused again.
+    assert_eq!(sent.held_until(address(8), 5_001), None);
+    assert!(!sent.sends_away(address(7), until, until + 100));
+    assert_eq!(sent.held_until(address(7), until + 200), None);
+}
+
+#[test]
 fn x2_all_clients_of_an_address_go_and_none_goes_twice() {
     let mut sent = SentAway::default();
     assert!(sent.sends_away(address(7), 4_000, 5_000));

@@ -100,17 +100,30 @@ impl Broker {
         (error::of_change(error), error.to_string())
     }
 
+    /// Until when a connection that was just opened is to wait for its first answer, if it is: its address
+    /// was sent away a moment ago, and this node is cut off still.
+    pub(crate) fn held_until(&self, connection: &Connection) -> Option<Instant> {
+        let kept = self.cut_off();
+        let now_ms = kept.ms(Instant::now());
+        let address = connection.peer().ip();
+        let until_ms = kept.sent_away.lock().held_until(address, now_ms)?;
+        self.is_cut_off(now_ms)
+            .then(|| kept.since + Duration::from_millis(until_ms))
+    }
+
+    fn is_cut_off(&self, now_ms: u64) -> bool {
+        let own = self.config().node_id;
+        let heard = |node: i32| self.peers().last_heard(node).map(ms);
+        self.catalog()
+            .read(|image| is_cut_off(&image.quorum, own, now_ms, heard))
+    }
+
     /// An answer that refused something for want of a leader is given to this connection: it is closed
     /// behind it where this node is cut off and the client has not been sent away just now.
     pub(crate) fn refused(&self, connection: &Connection) {
-        let own = self.config().node_id;
         let kept = self.cut_off();
         let now_ms = kept.ms(Instant::now());
-        let heard = |node: i32| self.peers().last_heard(node).map(ms);
-        let is_cut_off = self
-            .catalog()
-            .read(|image| is_cut_off(&image.quorum, own, now_ms, heard));
-        if !is_cut_off {
+        if !self.is_cut_off(now_ms) {
             return;
         }
         let (address, opened_ms) = (connection.peer().ip(), kept.ms(connection.opened()));

@@ -317,6 +317,11 @@ pub(crate) async fn serve(
         frame_since: None,
         heard_anything: false,
     };
+    if let Some(until) = broker.held_until(&connection) {
+        let mut stop = stop.clone();
+        let _ = timeout_at(until, stop.wait_for(|stop| *stop)).await;
+        task.heard_at = Instant::now();
+    }
     let ended = task.run(stop).await;
     match ended {
         Ended::Eof | Ended::Drained | Ended::Broken | Ended::Io(_) => {
