@@ -515,6 +515,12 @@ impl Broker {
         }
     }
 
+    /// An id for an idempotent producer out of those that the controller has given this node, if one is
+    /// left.
+    pub(crate) fn producer_id_at_hand(&self) -> Option<i64> {
+        self.producer_ids.try_lock().ok()?.next()
+    }
+
     /// An id for an idempotent producer.
     pub(crate) async fn next_producer_id(&self) -> Result<i64, ChangeError> {
         use riverrun_replication::controller::Outcome;

@@ -22,6 +22,9 @@ use crate::net::connection::Connection;
 use crate::partition::Partition;
 use crate::topics::TopicPartition;
 
+/// Between two looks of whoever waits.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// What the broker keeps for it.
 #[derive(Debug)]
 pub(crate) struct CutOff {
@@ -107,11 +110,21 @@ impl Broker {
         let now_ms = kept.ms(Instant::now());
         let address = connection.peer().ip();
         let until_ms = kept.sent_away.lock().held_until(address, now_ms)?;
-        self.is_cut_off(now_ms)
+        self.is_cut_off()
             .then(|| kept.since + Duration::from_millis(until_ms))
     }
 
-    fn is_cut_off(&self, now_ms: u64) -> bool {
+    /// Waits until this node is cut off: who needs the cluster for an answer is told so then, and asks
+    /// another node.
+    pub(crate) async fn until_cut_off(&self) {
+        while !self.is_cut_off() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Whether this node of several hears no majority of group 0's voters.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        let now_ms = self.cut_off().ms(Instant::now());
         let own = self.config().node_id;
         let heard = |node: i32| self.peers().last_heard(node).map(ms);
         self.catalog()
@@ -123,7 +136,7 @@ impl Broker {
     pub(crate) fn refused(&self, connection: &Connection) {
         let kept = self.cut_off();
         let now_ms = kept.ms(Instant::now());
-        if !self.is_cut_off(now_ms) {
+        if !self.is_cut_off() {
             return;
         }
         let (address, opened_ms) = (connection.peer().ip(), kept.ms(connection.opened()));
