@@ -25,6 +25,7 @@ pub mod asides;
 pub mod conf;
 pub mod config;
 pub mod controller;
+pub mod cut_off;
 pub mod founding;
 pub mod frame;
 pub mod group;

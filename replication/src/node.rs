@@ -74,6 +74,8 @@ pub struct NodeSettings {
     pub group: GroupConfig,
     /// Shards that groups are spread over.
     pub shards: usize,
+    /// Replicas that are open at once; others are unavailable. Group 0 is always opened.
+    pub most_replicas: usize,
 }
 
 /// The controller's order to create a replica on this node (I12).
@@ -115,6 +117,15 @@ pub enum OpenError {
     /// The replica was created here before and is not open, or is being removed (R3).
     #[error("the replica of group {0} was created here before and cannot be opened")]
     Refused(u64),
+    /// More replicas than the process has descriptors for.
+    #[error(
+        "{most} replicas are open, as many as the limit of open files allows: raise it (ulimit -n) and start \
+         the node again"
+    )]
+    TooMany {
+        /// How many are open at most.
+        most: usize,
+    },
     /// Files of the replica lie where it is to be created, and no record speaks of them (R12).
     #[error(
         "{}: files of this replica are there, and the node store has no record of it; they are not touched",
@@ -428,12 +439,19 @@ impl Node {
     /// and one after another they would wait many times as long. A simulation has no threads.
     fn open_groups(&self, records: Vec<(GroupRecord, GroupSettings)>) -> Vec<OpenedGroup> {
         let threads = self.settings.store.flush_threads.min(records.len());
-        let open = |(record, settings): &(GroupRecord, GroupSettings)| {
-            let result = self.open_group(record, settings.clone());
+        let most = self.settings.most_replicas;
+        let room = most.saturating_sub(self.files.read().len());
+        let open = |at: usize, (record, settings): &(GroupRecord, GroupSettings)| {
+            let result = if at < room {
+                self.open_group(record, settings.clone())
+            } else {
+                Err(OpenError::TooMany { most })
+            };
             (record.identity.clone(), result)
         };
         if threads < 2 {
-            return records.iter().map(open).collect();
+            let numbered = records.iter().enumerate();
+            return numbered.map(|(at, record)| open(at, record)).collect();
         }
         let next = AtomicUsize::new(0);
         let results: Vec<Mutex<Option<OpenedGroup>>> =
@@ -447,7 +465,7 @@ impl Node {
                         else {
                             return;
                         };
-                        *result.lock() = Some(open(record));
+                        *result.lock() = Some(open(at, record));
                     }
                 });
             }
@@ -464,6 +482,15 @@ impl Node {
         self.store
             .log_opened(record.identity.group, log.last_index());
         self.start_group(record, log, dir, settings)
+    }
+
+    /// Whether one replica more may be open.
+    fn check_room(&self, group: u64) -> Result<(), OpenError> {
+        let most = self.settings.most_replicas;
+        if group != CONTROLLER_GROUP && self.files.read().len() >= most {
+            return Err(OpenError::TooMany { most });
+        }
+        Ok(())
     }
 
     fn open_log(
@@ -594,6 +621,7 @@ impl Node {
         if let Some(refused) = self.known_already(order) {
             return Err(refused);
         }
+        self.check_room(group)?;
         if let Err(error) = self.clear_for(order) {
             if matches!(error, OpenError::Occupied { .. }) {
                 self.note_lost(&order.identity, error.to_string());

@@ -48,6 +48,7 @@ fn settings(boot: u32) -> NodeSettings {
             ..GroupConfig::default()
         },
         shards: 1,
+        most_replicas: usize::MAX,
     }
 }
 

@@ -54,6 +54,7 @@ impl Cluster {
                     ..GroupConfig::default()
                 },
                 shards: 1,
+                most_replicas: usize::MAX,
             };
             let disk = Arc::new(MemDisk::new());
             let (node, opened) = Node::open(disk, Path::new("/data"), settings, |_| {

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::catalog::{Catalog, ChangeError};
 use crate::checkpointer::Checkpointer;
+use crate::cluster::cut_off::CutOff;
 use crate::cluster::duties::Duties;
 use crate::cluster::founding;
 use crate::cluster::host::NodeHost;
@@ -29,6 +30,7 @@ use crate::cluster::leaders::Leaders;
 use crate::cluster::replacement::Replacement;
 use crate::cluster::routes::Routes;
 use crate::config::Config;
+use crate::descriptors::Descriptors;
 use crate::error;
 use crate::hooks::Hooks;
 use crate::internal::Internal;
@@ -57,6 +59,7 @@ pub(crate) struct Broker {
     disk_reads: Arc<Semaphore>,
     cold_bytes: Arc<Semaphore>,
     connections: Connections,
+    descriptors: Descriptors,
     refused_log: RefusedLog,
     topics: Topics,
     catalog: Catalog,
@@ -73,6 +76,7 @@ pub(crate) struct Broker {
     leaders: Leaders,
     routes: Routes,
     duties: Duties,
+    cut_off: CutOff,
     /// Drawn for this start, so that two copies of one disk are told apart (R3).
     start_token: u64,
     cluster_id: OnceLock<(Uuid, String)>,
@@ -121,6 +125,7 @@ impl Broker {
             disk_reads: Arc::new(Semaphore::new(DISK_READS)),
             cold_bytes: Arc::new(Semaphore::new(COLD_UNITS)),
             connections: Connections::default(),
+            descriptors: Descriptors::default(),
             refused_log: RefusedLog::default(),
             topics: Topics::default(),
             catalog,
@@ -134,6 +139,7 @@ impl Broker {
             leaders: Leaders::default(),
             routes: Routes::default(),
             duties: Duties::default(),
+            cut_off: CutOff::default(),
             start_token,
             cluster_id: OnceLock::new(),
             producer_ids: tokio::sync::Mutex::new(0..0),
@@ -169,6 +175,11 @@ impl Broker {
 
     pub(crate) fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// What the process may have open.
+    pub(crate) fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
     }
 
     /// Where a request that is refused for what is in it leaves its line.
@@ -229,6 +240,10 @@ impl Broker {
 
     pub(crate) fn duties(&self) -> &Duties {
         &self.duties
+    }
+
+    pub(crate) fn cut_off(&self) -> &CutOff {
+        &self.cut_off
     }
 
     pub(crate) fn start_token(&self) -> u64 {
@@ -508,6 +523,12 @@ impl Broker {
         }
     }
 
+    /// An id for an idempotent producer out of those that the controller has given this node, if one is
+    /// left.
+    pub(crate) fn producer_id_at_hand(&self) -> Option<i64> {
+        self.producer_ids.try_lock().ok()?.next()
+    }
+
     /// An id for an idempotent producer.
     pub(crate) async fn next_producer_id(&self) -> Result<i64, ChangeError> {
         use riverrun_replication::controller::Outcome;
@@ -528,19 +549,17 @@ impl Broker {
     }
 
     /// The node that leads a partition, as far as this one knows, and its epoch; -1 for nobody.
-    pub(crate) fn leader_of(&self, at: &Arc<Partition>) -> (i32, i32) {
+    pub(crate) fn leader_of(&self, at: &Partition) -> (i32, i32) {
+        self.shown(at)
+            .map_or((-1, -1), |state| (state.leader, state.leader_epoch))
+    }
+
+    /// What Metadata shows of a partition that this node has a replica of, while its topic is there.
+    pub(crate) fn shown(&self, at: &Partition) -> Option<PartitionState> {
         let handle = at.handle();
-        let topic = self.topics.with_id(&handle.topic_id());
-        let partition = topic
-            .as_ref()
-            .and_then(|topic| topic.partition(handle.partition()));
-        match partition {
-            Some(partition) => {
-                let state = self.state_of(partition);
-                (state.leader, state.leader_epoch)
-            }
-            None => (-1, -1),
-        }
+        let topic = self.topics.with_id(&handle.topic_id())?;
+        let partition = topic.partition(handle.partition())?;
+        Some(self.state_of(partition))
     }
 
     pub(crate) fn state_of(&self, partition: &TopicPartition) -> PartitionState {

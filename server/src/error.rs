@@ -141,6 +141,8 @@ pub(crate) fn of_rejection(rejection: &Rejection) -> ErrorCode {
         }
         Rejection::InvalidPartitions { .. } => ErrorCode::InvalidPartitions,
         Rejection::InvalidReplicationFactor { .. } => ErrorCode::InvalidReplicationFactor,
+        // What Kafka's users read where a cluster takes no more: final, and the words say why.
+        Rejection::NoRoom { .. } => ErrorCode::PolicyViolation,
         Rejection::InvalidAssignment { .. } => ErrorCode::InvalidReplicaAssignment,
         Rejection::InvalidConfig { .. } => ErrorCode::InvalidConfig,
         // A topic that is being deleted is gone for everybody but its name.

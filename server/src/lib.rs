@@ -32,6 +32,7 @@ mod catalog;
 mod checkpointer;
 mod cluster;
 pub mod config;
+mod descriptors;
 mod error;
 mod hooks;
 mod internal;

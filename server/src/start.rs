@@ -317,7 +317,7 @@ fn open_once(broker: &Arc<Broker>) -> Result<(), Opening> {
     let hooks = Arc::new(Hooks::new(Arc::downgrade(broker)));
     let data = broker.config().data_dir.clone();
     prepare(&data).map_err(Opening::Ends)?;
-    raise_descriptor_limit();
+    broker.descriptors().take();
     let shards = match broker.config().shards {
         0 => thread::available_parallelism().map_or(1, usize::from),
         shards => shards,
@@ -334,6 +334,7 @@ fn open_once(broker: &Arc<Broker>) -> Result<(), Opening> {
             ..GroupConfig::default()
         },
         shards,
+        most_replicas: broker.descriptors().replicas(),
     };
     let disk = riverrun_storage::StdDisk::shared();
     // What would end the start is looked for before the start is counted (R15).
@@ -423,18 +424,6 @@ fn above(path: &Path) -> &Path {
     match path.parent() {
         Some(above) if !above.as_os_str().is_empty() => above,
         _ => Path::new("."),
-    }
-}
-
-/// As many descriptors as the process may have: the usual limit is meant for programs that `select`.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            warn!(%error, "the limit of open files cannot be raised");
-        }
     }
 }
 

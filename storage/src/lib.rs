@@ -3,6 +3,7 @@
 //! This crate knows files, record batches and indexes. It knows nothing of Kafka requests, of Raft's
 //! types or of tokio, and never spawns a task.
 
+pub mod descriptors;
 pub mod disk;
 pub mod entry;
 pub mod format;

@@ -1,6 +1,7 @@
 //! Several real nodes on loopback: killed at any moment, wiped, joined, put back from a copy.
 
 mod clients;
+mod cut;
 mod damage;
 mod events;
 mod founding;
@@ -13,6 +14,7 @@ mod strangers;
 mod topics;
 mod trio;
 mod view;
+mod wires;
 
 use crate::trial::trial;
 use libtest_mimic::Trial;
@@ -97,5 +99,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
     ];
     trials.extend(clients::trials());
+    trials.extend(cut::trials());
     trials
 }

@@ -1,7 +1,7 @@
 //! Single produces over one connection, with the answer awaited or its absence watched.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,12 +9,15 @@ use bytes::{Bytes, BytesMut};
 use riverrun_record::{BatchBuilder, Compression};
 use riverrun_wire::api::create_topics::{CreatableTopic, CreatableTopicConfig};
 use riverrun_wire::api::fetch::{FetchPartition, FetchTopic};
-use riverrun_wire::api::produce::{PartitionProduceData, TopicProduceData};
+use riverrun_wire::api::produce::{
+    PartitionProduceData, PartitionProduceResponse, TopicProduceData,
+};
 use riverrun_wire::api::{
     CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceRequest,
     ProduceResponse,
 };
 use riverrun_wire::{Records, Request, decode_response, encode_request};
+use rustix::net::{AddressFamily, SocketType};
 
 const CREATE_TOPICS_VERSION: i16 = 5;
 const PRODUCE_VERSION: i16 = 9;
@@ -39,7 +42,10 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(brokers: &str) -> Result<Self> {
-        let stream = TcpStream::connect(brokers)?;
+        Self::over(TcpStream::connect(brokers)?)
+    }
+
+    fn over(stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
@@ -48,6 +54,26 @@ impl Connection {
             next: 1,
             received: BytesMut::new(),
         })
+    }
+
+    /// One from an address of its own, which must be one of this machine.
+    pub(crate) fn open_from(address: Ipv4Addr, broker: &str) -> Result<Self> {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        rustix::net::bind(&socket, &SocketAddrV4::new(address, 0))?;
+        rustix::net::connect(&socket, &broker.parse::<SocketAddrV4>()?)?;
+        Self::over(TcpStream::from(socket))
+    }
+
+    /// Whether the broker closes it within that time, and has sent nothing more before.
+    pub(crate) fn is_closed_within(&mut self, limit: Duration) -> Result<bool> {
+        ensure!(self.received.is_empty(), "an answer to nothing");
+        self.stream.set_read_timeout(Some(limit))?;
+        match self.stream.read(&mut [0]) {
+            Ok(0) => Ok(true),
+            Ok(_) => bail!("an answer to nothing"),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// The port by which a broker's log names this connection.
@@ -134,17 +160,26 @@ impl Connection {
 
     /// The error code of the answer, `None` where there is none in that time.
     pub(crate) fn answer_within(&mut self, sent: Sent, limit: Duration) -> Result<Option<i16>> {
+        Ok(self.produced(sent, limit)?.map(|row| row.error_code))
+    }
+
+    /// The offset that the answer names, -1 in a refusal; `None` where there is no answer in that time.
+    pub(crate) fn offset_within(&mut self, sent: Sent, limit: Duration) -> Result<Option<i64>> {
+        Ok(self.produced(sent, limit)?.map(|row| row.base_offset))
+    }
+
+    fn produced(
+        &mut self,
+        sent: Sent,
+        limit: Duration,
+    ) -> Result<Option<PartitionProduceResponse>> {
         let Some(answer) = self.frame(sent.0, limit)? else {
             return Ok(None);
         };
         let response = decode_response::<ProduceResponse>(&answer, PRODUCE_VERSION)?;
-        let partition = response
-            .responses
-            .first()
-            .and_then(|t| t.partition_responses.first());
-        Ok(Some(
-            partition.context("no partition in the answer")?.error_code,
-        ))
+        let topic = response.responses.into_iter().next();
+        let partition = topic.and_then(|topic| topic.partition_responses.into_iter().next());
+        Ok(Some(partition.context("no partition in the answer")?))
     }
 
     /// Sends and waits: the error code.

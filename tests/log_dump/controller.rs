@@ -12,7 +12,7 @@ use riverrun_record::{BatchBuilder, Compression, NO_TIMESTAMP, stamp};
 use riverrun_replication::controller::{
     AddPartitions, AllocateProducerIds, Command, Controller, CreateTopic, FenceBroker,
     FoundCluster, Founder, MarkTopicClosing, NewPartition, OnWord, RegisterBroker, RemoveTopic,
-    ReplaceReplica, SetTopicConfigs, TopicsGone, encode_batch,
+    ReplaceReplica, Room, SetTopicConfigs, TopicsGone, encode_batch,
 };
 use riverrun_replication::node::CONTROLLER_DIR;
 use serde_json::{Value, json};
@@ -62,6 +62,10 @@ pub(crate) fn commands() -> Vec<Command> {
             peer_port: 9093,
             token: 5,
             replaces: None,
+            room: Some(Room {
+                descriptors: 1024,
+                replicas: 119,
+            }),
         }),
         Command::FenceBroker(FenceBroker {
             node: 7,
@@ -111,7 +115,7 @@ fn expected() -> Vec<Value> {
         json!({"command": "RegisterBroker", "node": 7,
             "directory_id": Uuid::from_u128(0xd1).to_string(), "incarnation": 3,
             "host": "a.example", "port": 9092, "rack": "r1",
-            "peer_host": "b.example", "peer_port": 9093}),
+            "peer_host": "b.example", "peer_port": 9093, "descriptors": 1024, "room": 119}),
         json!({"command": "FenceBroker", "node": 7, "fenced": false}),
         json!({"command": "CreateTopic", "name": "orders", "topic_id": topic,
             "partitions": [[7], [7]],
@@ -170,7 +174,8 @@ fn every_command_is_shown_with_its_fields() {
         lines[4],
         "command: offset=1  version=1  command=RegisterBroker  node=7  \
          directory_id=00000000-0000-0000-0000-0000000000d1  incarnation=3  host=a.example  \
-         port=9092  rack=r1  peer_host=b.example  peer_port=9093"
+         port=9092  rack=r1  peer_host=b.example  peer_port=9093  \
+         descriptors=1024  room=119"
     );
     assert_eq!(
         lines[5],

@@ -166,7 +166,7 @@ impl Java {
     }
 }
 
-/// The Java client, its tools, and our two small programs compiled against them.
+/// The Java client, its tools, and our small programs compiled against them.
 pub(crate) fn java(what: &str) -> Result<Java> {
     let java = machine_program("java", "default-jdk-headless", what)?;
     let javac = machine_program("javac", "default-jdk-headless", what)?;
@@ -179,6 +179,7 @@ pub(crate) fn java(what: &str) -> Result<Java> {
             "HexDecoder.java",
             include_str!("../clients/java/HexDecoder.java"),
         ),
+        ("Steady.java", include_str!("../clients/java/Steady.java")),
     ];
     let recipe = format!("{KAFKA_TOOLS} {KAFKA_CLIENTS} {SLF4J}\n");
     let directory = installed(

@@ -24,6 +24,7 @@
 mod bad_input;
 mod command;
 mod event;
+mod few_descriptors;
 mod full_disk;
 mod half_open;
 mod installed;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
     trials.extend(half_open::trials());
     trials.extend(overload::trials());
     trials.extend(full_disk::trials());
+    trials.extend(few_descriptors::trials());
     trials.extend(clients::trials());
     let conclusion = libtest_mimic::run(&args, trials);
     trial::summary();

@@ -69,6 +69,7 @@ impl World {
                 ..GroupConfig::default()
             },
             shards: self.plan.shards,
+            most_replicas: usize::MAX,
         }
     }
 

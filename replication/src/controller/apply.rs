@@ -88,6 +88,7 @@ impl Controller {
             peer_port,
             rack: given.rack.clone(),
             fenced: false,
+            room: given.room,
         };
         if let Some(seen) = self.image.directories.get(&directory) {
             let same_life = self.image.brokers.get(&given.node).is_some_and(|known| {
@@ -356,7 +357,8 @@ impl Controller {
         }
         partitions
             .iter()
-            .try_for_each(|partition| self.check_nodes(partition))
+            .try_for_each(|partition| self.check_nodes(partition))?;
+        self.check_room(partitions)
     }
 
     /// Gives out the ids. Fails before it has changed anything.

@@ -20,6 +20,7 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::Controller;
+use super::command::Room;
 use super::image::{
     BrokerImage, DirectoryImage, FIRST_REPLICA, Image, PartitionImage, ReplicaImage, TopicImage,
 };
@@ -137,6 +138,8 @@ struct BrokerMessage {
     peer_host: String,
     #[prost(uint32, tag = "9")]
     peer_port: u32,
+    #[prost(message, optional, tag = "15")]
+    room: Option<Room>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -241,6 +244,7 @@ fn to_message(image: &Image) -> ImageMessage {
         fenced: broker.fenced,
         peer_host: broker.peer_host.clone(),
         peer_port: u32::from(broker.peer_port),
+        room: broker.room,
     };
     let controller = |known: &QuorumReplica| ControllerMessage {
         at: replica(&known.at),
@@ -330,6 +334,7 @@ fn from_message(message: ImageMessage, next_offset: i64) -> Result<Image, BadChe
             peer_port: port(broker.peer_port)?,
             rack: broker.rack,
             fenced: broker.fenced,
+            room: broker.room,
         };
         if image.brokers.insert(broker.node, made).is_some() {
             return Err(bad("a broker is in it twice"));

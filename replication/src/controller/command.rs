@@ -123,6 +123,20 @@ pub struct RegisterBroker {
     /// versions that did not ask.
     #[prost(bytes = "vec", optional, tag = "10")]
     pub replaces: Option<Vec<u8>>,
+    /// What it has room for. Not there in logs of versions that did not say, and where nothing limits it.
+    #[prost(message, optional, tag = "15")]
+    pub room: Option<Room>,
+}
+
+/// What a node has room for.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Room {
+    /// Files and sockets that its process may have open (`ulimit -n`).
+    #[prost(uint64, tag = "1")]
+    pub descriptors: u64,
+    /// Replicas that it can have open at once with that, beside the one of group 0.
+    #[prost(uint32, tag = "2")]
+    pub replicas: u32,
 }
 
 /// See [`Command::FenceBroker`].

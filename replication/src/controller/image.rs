@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
+use super::command::Room;
 use super::quorum::QuorumImage;
 
 /// All that the controller knows.
@@ -149,6 +150,8 @@ pub struct BrokerImage {
     pub rack: String,
     /// Whether it is out of service: nothing is placed on it.
     pub fenced: bool,
+    /// What it has room for, where it has said.
+    pub room: Option<Room>,
 }
 
 /// A data directory that has been seen.

@@ -22,6 +22,7 @@
 //! | `plan` | from a request to a command |
 //! | `quorum` | the replicas of group 0 |
 //! | `placement` | which brokers get a partition |
+//! | `room` | what the brokers have room for |
 //! | `names` | which topic names are allowed |
 //! | `outcome` | what comes of a command |
 //! | `checkpoint` | the image as a file |
@@ -38,13 +39,14 @@ mod outcome;
 mod placement;
 mod plan;
 mod quorum;
+mod room;
 
 pub use checkpoint::{BadCheckpoint, MAGIC as CHECKPOINT_MAGIC};
 pub use checkpoints::{Checkpoints, Found, MIN_BYTES as CHECKPOINT_MIN_BYTES, Pace};
 pub use command::{
     AddPartitions, AllocateProducerIds, BadCommand, COMMAND_VERSION, Command, CreateTopic,
     FenceBroker, FoundCluster, Founder, MarkTopicClosing, NewPartition, Numbers, OnWord,
-    RegisterBroker, RemoveTopic, ReplaceReplica, SetTopicConfigs, TopicsGone, decode_batch,
+    RegisterBroker, RemoveTopic, ReplaceReplica, Room, SetTopicConfigs, TopicsGone, decode_batch,
     decode_command, encode_batch, encode_numbered_batch,
 };
 pub use duties::ClosedTopics;

@@ -61,6 +61,18 @@ pub enum Rejection {
         brokers: usize,
         most: usize,
     },
+    #[error(
+        "{asked} more replicas for node {node}, which may have {descriptors} files and sockets open and so \
+         has room for {most} replicas, {have} of them taken: give it more (ulimit -n) and start it again, or \
+         ask for fewer partitions"
+    )]
+    NoRoom {
+        node: i32,
+        asked: usize,
+        descriptors: u64,
+        most: u32,
+        have: usize,
+    },
     #[error("replica assignment: {why}")]
     InvalidAssignment { why: &'static str },
     #[error("setting {name:?}: {why}")]

@@ -14,13 +14,16 @@ pub struct Candidate {
     pub node: i32,
     /// Its rack, empty where it has none.
     pub rack: String,
+    /// How many more replicas it has room for; `None` where nobody knows, or nothing limits it.
+    pub room: Option<usize>,
 }
 
 /// Places `partitions` partitions, the first of them with number `first_partition`, with
 /// `replication` replicas each. The preferred leader comes first.
 ///
 /// The same arguments always give the same placement. Racks count only where every candidate has
-/// one. `None` if there are fewer candidates than replicas, or no replica is asked for.
+/// one. A broker without room is passed over: the next one behind it takes its place. `None` if there are
+/// fewer candidates than replicas, too few of them have room, or no replica is asked for.
 #[must_use]
 pub fn place(
     candidates: &[Candidate],
@@ -45,13 +48,22 @@ pub fn place(
     let mut shift =
         usize::try_from((seed >> 32) % brokers as u64).unwrap_or(0) + first_partition / brokers;
     let stride = if racks == brokers { 1 } else { racks };
+    let mut room: BTreeMap<i32, usize> = candidates
+        .iter()
+        .filter_map(|candidate| Some((candidate.node, candidate.room?)))
+        .collect();
     let mut placed = Vec::with_capacity(partitions);
     for number in first_partition..first_partition + partitions {
         if number > first_partition && number % brokers == 0 {
             shift += 1;
         }
         let first = (number + start) % brokers;
-        let mut chosen: Vec<(usize, i32)> = order.get(first).copied().into_iter().collect();
+        let has_room = |node: i32| room.get(&node) != Some(&0);
+        let at_first = order.get(first).copied();
+        let mut chosen: Vec<(usize, i32)> = at_first
+            .into_iter()
+            .filter(|(_, node)| has_room(*node))
+            .collect();
         // One lap over the others finds every rack once; what is then missing is taken by further
         // laps, in which only the brokers themselves must differ.
         for every_rack_taken in [false, true] {
@@ -65,9 +77,17 @@ pub fn place(
                 };
                 let rack_taken = chosen.iter().any(|(taken, _)| *taken == rack);
                 let node_taken = chosen.iter().any(|(_, taken)| *taken == node);
-                if !node_taken && (every_rack_taken || !rack_taken) {
+                if !node_taken && (every_rack_taken || !rack_taken) && has_room(node) {
                     chosen.push((rack, node));
                 }
+            }
+        }
+        if chosen.len() < replication {
+            return None;
+        }
+        for (_, node) in &chosen {
+            if let Some(room) = room.get_mut(node) {
+                *room -= 1;
             }
         }
         placed.push(chosen.into_iter().map(|(_, node)| node).collect());
@@ -120,6 +140,7 @@ mod tests {
             .map(|(rack, node)| Candidate {
                 node,
                 rack: (*rack).to_owned(),
+                room: None,
             })
             .collect()
     }
@@ -170,14 +191,46 @@ mod tests {
         assert_eq!(place(&brokers, 7, 4, 3, 5).unwrap(), whole[7..]);
     }
 
+    #[test]
+    fn a_broker_without_room_is_passed_over() {
+        let mut three = brokers(&["", "", ""]);
+        three[1].room = Some(1);
+        let placed = place(&three, 0, 3, 2, 0).unwrap();
+        assert_eq!(placed, [[1, 2], [3, 1], [3, 1]]);
+        // With three replicas it is needed, and has room for one.
+        assert_eq!(place(&three, 0, 1, 3, 0).unwrap(), [[1, 2, 3]]);
+        assert_eq!(place(&three, 0, 2, 3, 0), None);
+        three[0].room = Some(0);
+        assert_eq!(place(&three, 0, 1, 3, 0), None);
+    }
+
     proptest! {
+        #[test]
+        fn nobody_is_given_more_than_he_has_room_for(
+            rooms in prop::collection::vec(prop::option::of(0_usize..6), 1..8),
+            replication in 1_usize..4, partitions in 0_usize..12, seed: u64,
+        ) {
+            let candidates: Vec<Candidate> = rooms.iter().zip(0..)
+                .map(|(room, node)| Candidate { node, rack: String::new(), room: *room }).collect();
+            let Some(placed) = place(&candidates, 0, partitions, replication, seed) else {
+                return Ok(());
+            };
+            for candidate in &candidates {
+                let given = placed.iter().filter(|nodes| nodes.contains(&candidate.node)).count();
+                prop_assert!(candidate.room.is_none_or(|room| given <= room));
+            }
+            for replicas in placed {
+                prop_assert_eq!(replicas.iter().collect::<BTreeSet<_>>().len(), replication);
+            }
+        }
+
         #[test]
         fn a_partition_has_distinct_brokers_and_as_many_racks_as_possible(
             racks in prop::collection::vec(0_u8..4, 1..12), replication in 1_usize..8,
             partitions in 0_usize..50, first in 0_usize..50, seed: u64,
         ) {
             let candidates: Vec<Candidate> = racks.iter().zip(0..)
-                .map(|(rack, node)| Candidate { node, rack: format!("r{rack}") }).collect();
+                .map(|(rack, node)| Candidate { node, rack: format!("r{rack}"), room: None }).collect();
             let placed = place(&candidates, first, partitions, replication, seed);
             if replication > candidates.len() {
                 prop_assert!(placed.is_none());

@@ -222,6 +222,11 @@ impl Controller {
         if !self.image().brokers.contains_key(&node) {
             return Err(Rejection::UnknownBroker);
         }
+        let is_there = found.replicas.iter().any(|replica| replica.node == node);
+        if !is_there {
+            let nodes = vec![node];
+            self.check_room(&[NewPartition { nodes }])?;
+        }
         let partition = u32::try_from(partition).map_err(|_| Rejection::UnknownReplica)?;
         Ok(Command::ReplaceReplica(ReplaceReplica {
             id: topic.as_bytes().to_vec(),
@@ -318,7 +323,7 @@ impl Controller {
         replication: Option<usize>,
         seed: u64,
     ) -> Result<Vec<NewPartition>, Rejection> {
-        let candidates: Vec<Candidate> = self
+        let mut candidates: Vec<Candidate> = self
             .image()
             .brokers
             .values()
@@ -326,6 +331,7 @@ impl Controller {
             .map(|broker| Candidate {
                 node: broker.node,
                 rack: broker.rack.clone(),
+                room: None,
             })
             .collect();
         let replication = replication.unwrap_or(DEFAULT_REPLICATION.min(candidates.len()));
@@ -337,11 +343,24 @@ impl Controller {
         if replication > MAX_REPLICAS {
             return Err(invalid);
         }
-        let placed = place(&candidates, first, count, replication, seed).ok_or(invalid)?;
-        Ok(placed
-            .into_iter()
-            .map(|nodes| NewPartition { nodes })
-            .collect())
+        let placed = |candidates: &[Candidate]| -> Option<Vec<NewPartition>> {
+            let placed = place(candidates, first, count, replication, seed)?;
+            Some(
+                placed
+                    .into_iter()
+                    .map(|nodes| NewPartition { nodes })
+                    .collect(),
+            )
+        };
+        let partitions = placed(&candidates).ok_or(invalid)?;
+        // Where that is more than one of them has room for, the others take what they can.
+        let Err(no_room) = self.check_room(&partitions) else {
+            return Ok(partitions);
+        };
+        for candidate in &mut candidates {
+            candidate.room = self.room_of(candidate.node);
+        }
+        placed(&candidates).ok_or(no_room)
     }
 
     fn check_assignments(
@@ -367,6 +386,7 @@ impl Controller {
             }
             self.check_nodes(partition)?;
         }
+        self.check_room(&partitions)?;
         Ok(partitions)
     }
 

@@ -513,10 +513,25 @@ fn golden_checkpoint_and_command() {
     // The replicas of group 0 were not in the first images.
     let mut without = controller.clone();
     without.image.quorum = QuorumImage::default();
+    // Nor was what a node has room for.
+    let room = Some(Room {
+        descriptors: 1024,
+        replicas: 119,
+    });
+    let registers = Command::RegisterBroker(RegisterBroker {
+        room,
+        ..broker(2, 102, 2, "r")
+    });
+    let mut with_room = controller.clone();
+    with_room.apply(&registers);
+    let mut registration = encode_batch(&[registers]).unwrap();
+    stamp(&mut registration, 5, 2);
     for (name, bytes) in [
         ("checkpoint.bin", without.checkpoint().to_vec()),
         ("checkpoint-quorum.bin", controller.checkpoint().to_vec()),
         ("create-topic.bin", batch.to_vec()),
+        ("checkpoint-room.bin", with_room.checkpoint().to_vec()),
+        ("register-room.bin", registration.to_vec()),
     ] {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/fixtures/controller/v1")
@@ -531,6 +546,11 @@ fn golden_checkpoint_and_command() {
     assert_eq!(
         Controller::from_checkpoint(&controller.checkpoint()).unwrap(),
         controller
+    );
+    assert_eq!(with_room.image().brokers[&2].room, room);
+    assert_eq!(
+        Controller::from_checkpoint(&with_room.checkpoint()).unwrap(),
+        with_room
     );
 }
 
@@ -641,6 +661,10 @@ fn any_command() -> impl Strategy<Value = Command> {
     )
         .prop_map(|(node, directory, incarnation, port, rack, replaces)| {
             let port = u32::from(port) + u32::from(port == 7);
+            let room = (port % 3 > 0).then_some(Room {
+                descriptors: 8,
+                replicas: port % 8,
+            });
             Command::RegisterBroker(RegisterBroker {
                 node,
                 directory,
@@ -649,6 +673,7 @@ fn any_command() -> impl Strategy<Value = Command> {
                 port,
                 rack,
                 replaces,
+                room,
                 ..RegisterBroker::default()
             })
         });

@@ -118,7 +118,9 @@ impl Node {
             ) => {
                 return Standing::Damaged;
             }
-            OpenError::Store(_) | OpenError::Io { .. } => return Standing::Unavailable,
+            OpenError::Store(_) | OpenError::Io { .. } | OpenError::TooMany { .. } => {
+                return Standing::Unavailable;
+            }
             OpenError::Exists(_) | OpenError::Refused(_) | OpenError::Occupied { .. } => {
                 return Standing::Lost;
             }
@@ -204,6 +206,7 @@ impl Node {
         settings: GroupSettings,
     ) -> Result<Partition, OpenError> {
         let group = record.identity.group;
+        self.check_room(group)?;
         let (log, dir) = self.open_log(record, &settings)?;
         let _one = self.round.lock();
         if self.unopened_of(group).map(|known| known.standing) != Some(Standing::Unavailable) {
@@ -319,7 +322,10 @@ impl OpenError {
     pub fn is_of_machine(&self) -> bool {
         self.source_of_disk()
             .is_some_and(riverrun_storage::disk::is_of_machine)
-            || matches!(self, Self::Log(LogError::Full { .. }))
+            || matches!(
+                self,
+                Self::Log(LogError::Full { .. }) | Self::TooMany { .. }
+            )
     }
 
     /// Whether it is such an error that may pass by itself.

@@ -138,6 +138,7 @@ impl TestNode {
             },
             group: GroupConfig::default(),
             shards: 1,
+            most_replicas: usize::MAX,
         };
         let host = Arc::new(TestHost {
             clock_us,

@@ -258,6 +258,7 @@ fn registration(broker: &Broker) -> RegisterBroker {
         peer_port: u32::from(peer_port),
         token: broker.start_token(),
         replaces: Some(Vec::new()),
+        room: broker.descriptors().room(),
     }
 }
 

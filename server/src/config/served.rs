@@ -307,7 +307,7 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
         name: "max.connections",
         kind: Kind::Int,
         synonym: None,
-        doc: "The most connections at once; further ones are closed.",
+        doc: "The most connections at once, if the limit of open files allows them (ulimit -n); further ones are closed.",
         get: |c| c.max_connections.to_string(),
         set: |c, value| {
             c.max_connections = size(value, 1)?;

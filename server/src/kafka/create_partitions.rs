@@ -121,7 +121,7 @@ async fn add(
             .map(|()| None)
             .map_err(|r| (error::of_rejection(&r), r.to_string()));
     }
-    let refused = |error: ChangeError| (error::of_change(&error), error.to_string());
+    let refused = |error: ChangeError| broker.refused_change(&call.connection, &error);
     match broker
         .catalog()
         .change_one(broker, plan)

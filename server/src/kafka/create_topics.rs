@@ -239,9 +239,10 @@ async fn create(call: &Call, wanted: &mut [Wanted]) {
             }
         }
         Err(error) => {
+            let refused = broker.refused_change(&call.connection, &error);
             for at in written {
                 if let Some(topic) = wanted.get_mut(at) {
-                    topic.state = Err((error::of_change(&error), error.to_string()));
+                    topic.state = Err(refused.clone());
                 }
             }
         }

@@ -172,8 +172,9 @@ async fn mark(call: &Call, wanted: &mut [Wanted]) {
             }
         }
         Err(error) => {
+            let refused = broker.refused_change(&call.connection, &error);
             for at in written {
-                refuse(at, (error::of_change(&error), error.to_string()));
+                refuse(at, refused.clone());
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use riverrun_replication::cut_off::concerns_others;
 use riverrun_wire::ErrorCode;
 use riverrun_wire::api::describe_topic_partitions::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
@@ -82,6 +83,14 @@ pub(crate) fn handle(
             response.next_cursor = Some(cursor(&topic, next));
             break;
         }
+    }
+    let own = call.broker.config().node_id;
+    let mut partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+    let lacks_leader = partitions.any(|partition| {
+        partition.leader_id < 0 && concerns_others(own, partition.replica_nodes.iter().copied())
+    });
+    if lacks_leader {
+        call.broker.refused(&call.connection);
     }
     response
 }

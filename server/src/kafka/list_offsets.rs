@@ -55,6 +55,7 @@ pub(crate) async fn handle(call: Call, request: ListOffsetsRequest) -> ListOffse
     };
     let read_committed = request.isolation_level == READ_COMMITTED;
     let mut response = ListOffsetsResponse::default();
+    let mut lacks_leader = false;
     for topic in request.topics {
         let mut seen = BTreeSet::new();
         let mut rows = Vec::with_capacity(topic.partitions.len());
@@ -66,12 +67,22 @@ pub(crate) async fn handle(call: Call, request: ListOffsetsRequest) -> ListOffse
             } else {
                 offset(&call, &topic.name, &part, read_committed, wait).await
             };
+            if let Err(error) = &answer {
+                let found = call.broker.topics().named(&topic.name);
+                let at = found
+                    .as_ref()
+                    .and_then(|t| t.partition(part.partition_index));
+                lacks_leader |= call.broker.lacks_leader_at(at, *error);
+            }
             rows.push(row(&call, part.partition_index, answer));
         }
         response.topics.push(ListOffsetsTopicResponse {
             name: topic.name,
             partitions: rows,
         });
+    }
+    if lacks_leader {
+        call.broker.refused(&call.connection);
     }
     response
 }

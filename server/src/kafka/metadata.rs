@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use riverrun_replication::controller::{CreateTopicRequest, check_topic_name};
+use riverrun_replication::controller::{CreateTopicRequest, Rejection, check_topic_name};
+use riverrun_replication::cut_off::concerns_others;
 use riverrun_wire::api::metadata::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use super::{Call, Refusal, Reply};
 use crate::broker::Broker;
 use crate::error;
+use crate::net::answer::Answer;
 use crate::net::connection::Connection;
 use crate::topics::{Topic, TopicPartition};
 
@@ -32,13 +34,27 @@ pub(crate) fn step(call: Call, reader: &mut Reader<'_>) -> Result<Reply, Refusal
     let request = MetadataRequest::decode(reader, call.version)?;
     let missing = missing_topics(&call, &request);
     if missing.is_empty() {
-        let response = respond(&call, &request);
-        return call.answer(&response).map(Reply::Now);
+        return answer(&call, &request).map(Reply::Now);
     }
     Ok(Reply::Later(Box::pin(async move {
         create(&call, missing).await;
-        call.answer(&respond(&call, &request))
+        answer(&call, &request)
     })))
+}
+
+/// Who asks for topics by name and is told of a partition that nobody leads may have come to the wrong
+/// node (X2); whoever looks at all topics, as `cluster health` does, is only told.
+fn answer(call: &Call, request: &MetadataRequest) -> Result<Answer, Refusal> {
+    let response = respond(call, request);
+    let own = call.broker.config().node_id;
+    let mut partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+    let lacks_leader = partitions.any(|partition| {
+        partition.leader_id < 0 && concerns_others(own, partition.replica_nodes.iter().copied())
+    });
+    if lacks_leader && !request.all_topics(call.version) {
+        call.broker.refused(&call.connection);
+    }
+    call.answer(&response)
 }
 
 /// The topics that are asked for, are not there, and may be created.
@@ -76,12 +92,19 @@ async fn create(call: &Call, names: Vec<String>) {
                     seed: broker.seed(),
                     ..CreateTopicRequest::default()
                 };
-                controller.plan_create_topic(request).ok()
+                let planned = controller.plan_create_topic(request);
+                if let Err(rejection @ Rejection::NoRoom { .. }) = &planned {
+                    let (error, why) = (error::of_rejection(rejection), rejection.to_string());
+                    let log = broker.refused_log();
+                    log.log(&call.connection, ApiKey::Metadata, error, &why);
+                }
+                planned.ok()
             };
             Ok(names.iter().filter_map(plan).collect())
         })
         .await;
     if let Err(error) = created {
+        broker.refused_change(&call.connection, &error);
         info!(%error, "topics were not created on demand");
         return;
     }

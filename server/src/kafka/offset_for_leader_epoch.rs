@@ -17,6 +17,7 @@ pub(crate) async fn handle(
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
     let mut response = OffsetForLeaderEpochResponse::default();
+    let mut lacks_leader = false;
     for topic in request.topics {
         let mut rows = Vec::with_capacity(topic.partitions.len());
         for part in topic.partitions {
@@ -34,7 +35,12 @@ pub(crate) async fn handle(
                     row.leader_epoch = leader_epoch;
                     row.end_offset = end_offset;
                 }
-                Err(error) => row.error_code = error.number(),
+                Err(error) => {
+                    row.error_code = error.number();
+                    let found = call.broker.topics().named(&topic.topic);
+                    let at = found.as_ref().and_then(|t| t.partition(part.partition));
+                    lacks_leader |= call.broker.lacks_leader_at(at, error);
+                }
             }
             rows.push(row);
         }
@@ -42,6 +48,9 @@ pub(crate) async fn handle(
             topic: topic.topic,
             partitions: rows,
         });
+    }
+    if lacks_leader {
+        call.broker.refused(&call.connection);
     }
     response
 }

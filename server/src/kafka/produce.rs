@@ -43,6 +43,8 @@ pub(crate) struct Outstanding {
     parts: Vec<Part>,
     left: usize,
     deadline: Instant,
+    /// A batch was refused for want of a leader.
+    lacks_leader: bool,
 }
 
 /// One batch on its way; the number in its ticket is its place in the list.
@@ -55,9 +57,25 @@ struct Part {
     answered: bool,
 }
 
+impl Part {
+    fn of((topic, partition, checked): &(usize, usize, Checked)) -> Self {
+        Self {
+            topic: *topic,
+            partition: *partition,
+            at: Arc::clone(&checked.at),
+            log_append_time_ms: checked.log_append_time_ms,
+            answered: false,
+        }
+    }
+}
+
 impl Outstanding {
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    pub(crate) fn lacks_leader(&self) -> bool {
+        self.lacks_leader
     }
 
     /// Takes in what became of one batch; the answer when it was the last.
@@ -85,6 +103,7 @@ impl Outstanding {
             }
             Err(error) => {
                 let code = error::of_produce(*error);
+                self.lacks_leader |= broker.lacks_leader(&part.at, code);
                 refuse(row, code, Some(error.to_string()));
                 if matches!(
                     code,
@@ -199,6 +218,7 @@ pub(crate) fn step(
     let mut response = ProduceResponse::default();
     // One line for the request, about the first of them.
     let mut noted = false;
+    let mut lacks_leader = false;
     let mut checked = Vec::with_capacity(placed.len());
     for (t, topic) in request.topic_data.into_iter().enumerate() {
         let found = Topic::find(call, &topic.name, topic.topic_id);
@@ -222,6 +242,7 @@ pub(crate) fn step(
                         // Nobody hears an error, so the connection is closed: as Kafka does.
                         return Err(Refusal::Unanswerable(refused.code.name()));
                     }
+                    lacks_leader |= found.lacks_leader(call, data.index, refused.code);
                     // Those without words are the ordinary ones: no such topic, another leader.
                     if let Some(why) = refused.message.as_deref().filter(|_| !noted) {
                         noted = true;
@@ -248,46 +269,36 @@ pub(crate) fn step(
         });
     }
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    post(call, acks, response, checked, timeout, lease, bytes)
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the parts of one request, taken apart above"
-)]
-fn post(
-    call: &Call,
-    acks: Option<Acks>,
-    response: ProduceResponse,
-    checked: Vec<(usize, usize, Checked)>,
-    timeout: Duration,
-    lease: Lease,
-    bytes: usize,
-) -> Result<(), Refusal> {
-    let parts = checked
-        .iter()
-        .map(|(topic, partition, checked)| Part {
-            topic: *topic,
-            partition: *partition,
-            at: Arc::clone(&checked.at),
-            log_append_time_ms: checked.log_append_time_ms,
-            answered: false,
-        })
-        .collect();
-    let mut outstanding = Outstanding {
+    let outstanding = Outstanding {
         version: call.version,
         correlation_id: call.correlation_id,
         is_silent: acks.is_none(),
         response,
-        parts,
+        parts: checked.iter().map(Part::of).collect(),
         left: checked.len(),
         deadline: broker_deadline(timeout),
+        lacks_leader,
     };
+    post(call, acks, outstanding, checked, lease, bytes);
+    Ok(())
+}
+
+fn post(
+    call: &Call,
+    acks: Option<Acks>,
+    mut outstanding: Outstanding,
+    checked: Vec<(usize, usize, Checked)>,
+    lease: Lease,
+    bytes: usize,
+) {
     if checked.is_empty() {
         let answer = outstanding.expire();
         let request = call.connection.open(Pending::Task, lease, 0);
+        if outstanding.lacks_leader() {
+            call.broker.refused(&call.connection);
+        }
         call.connection.answer(request, answer);
-        return Ok(());
+        return;
     }
     // One that nobody hears of waits too, until it is written: its memory is given back then, and a
     // client that sends faster than the disk takes is read no faster.
@@ -311,7 +322,6 @@ fn post(
         call.broker.runtime().produce(handle, produce);
         burst::touch(&call.broker, handle.shard());
     }
-    Ok(())
 }
 
 fn broker_deadline(timeout: Duration) -> Instant {
@@ -343,6 +353,13 @@ impl Topic {
                     .ok_or(ErrorCode::UnknownTopicOrPartition)?;
                 partition.here().map_err(Refused::from)
             }
+        }
+    }
+
+    fn lacks_leader(&self, call: &Call, index: i32, error: ErrorCode) -> bool {
+        match self {
+            Self::Unknown(_) => false,
+            Self::Found(topic) => call.broker.lacks_leader_at(topic.partition(index), error),
         }
     }
 }
@@ -435,7 +452,7 @@ pub(crate) fn completed(
         match &mut waiting.what {
             Pending::Produce(outstanding) => {
                 unheard = outcome.err().filter(|_| outstanding.is_silent);
-                outstanding.produced(broker, ticket.slot, outcome, |node| {
+                let answer = outstanding.produced(broker, ticket.slot, outcome, |node| {
                     let (host, port) = broker.endpoint(node, connection)?;
                     Some(NodeEndpoint {
                         node_id: node,
@@ -443,7 +460,11 @@ pub(crate) fn completed(
                         port: i32::from(port),
                         rack: None,
                     })
-                })
+                });
+                if answer.is_some() && outstanding.lacks_leader() {
+                    broker.refused(connection);
+                }
+                answer
             }
             _ => None,
         }

@@ -17,10 +17,11 @@ use std::time::Duration;
 use bytes::BufMut;
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
+use rustix::net::{Shutdown, shutdown};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tracing::{debug, info};
 
 use super::answer::{Answer, Socket};
@@ -79,6 +80,12 @@ pub(crate) struct Deadlines {
     pub(crate) stall: Duration,
 }
 
+/// How long the client of a connection that is closed behind an answer may take to read it, and what
+/// else was asked may take to be answered.
+const LEAVE: Duration = Duration::from_millis(500);
+/// What is read at once of what such a client has sent since.
+const DROPPED_BYTES: usize = 4 << 10;
+
 const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
 
 /// One client's connection.
@@ -88,12 +95,15 @@ pub(crate) struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
     local: SocketAddr,
+    opened: Instant,
     answers: Answers<Waiting, Answer>,
     /// Set before `attention` is notified; what others leave for the task.
     attention: Notify,
     broken: AtomicBool,
     /// The task waits for the last answers to be written.
     draining: AtomicBool,
+    /// It is to be closed behind what has been asked.
+    sent_away: AtomicBool,
     client: Mutex<Option<Arc<str>>>,
 }
 
@@ -106,10 +116,12 @@ impl Connection {
             stream,
             peer,
             local,
+            opened: Instant::now(),
             answers: Answers::new(MAX_UNANSWERED, MAX_UNANSWERED_BYTES),
             attention: Notify::new(),
             broken: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            sent_away: AtomicBool::new(false),
             client: Mutex::new(None),
         })
     }
@@ -125,6 +137,10 @@ impl Connection {
     /// The address that the client reached us by.
     pub(crate) fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    pub(crate) fn opened(&self) -> Instant {
+        self.opened
     }
 
     /// What the client calls itself.
@@ -215,6 +231,13 @@ impl Connection {
         self.attention.notify_one();
     }
 
+    /// Has the connection closed when what has been asked is answered. Comes before the answer that it
+    /// is closed behind, whose slot is open by the time that the task looks.
+    pub(crate) fn send_away(&self) {
+        self.sent_away.store(true, Ordering::SeqCst);
+        self.attention.notify_one();
+    }
+
     /// Ends the connection from outside; its task does the rest.
     pub(crate) fn hang_up(&self) {
         self.broken.store(true, Ordering::SeqCst);
@@ -267,6 +290,8 @@ enum Ended {
     Silent(&'static str),
     #[error("drained")]
     Drained,
+    #[error("this node hears no majority of the cluster, and nobody leads what was asked for")]
+    SentAway,
     #[error("closed while answering")]
     Broken,
 }
@@ -287,16 +312,22 @@ pub(crate) async fn serve(
         assembler: Assembler::new(broker.config().max_request_bytes),
         blocked_since: None,
         draining: false,
+        leaves_at: None,
         heard_at: Instant::now(),
         frame_since: None,
         heard_anything: false,
     };
+    if let Some(until) = broker.held_until(&connection) {
+        let mut stop = stop.clone();
+        let _ = timeout_at(until, stop.wait_for(|stop| *stop)).await;
+        task.heard_at = Instant::now();
+    }
     let ended = task.run(stop).await;
     match ended {
         Ended::Eof | Ended::Drained | Ended::Broken | Ended::Io(_) => {
             debug!(peer = %connection.peer, reason = %ended, "connection ended");
         }
-        Ended::Frame(_) | Ended::Refused(_) | Ended::Silent(_) => {
+        Ended::Frame(_) | Ended::Refused(_) | Ended::Silent(_) | Ended::SentAway => {
             let client = connection.client();
             let client = client.as_deref().unwrap_or("unknown");
             if let Some(left_out) = broker.refused_log().take(Instant::now()) {
@@ -329,6 +360,8 @@ struct Task<'a> {
     /// Since when the socket has taken nothing of what is left for it.
     blocked_since: Option<Instant>,
     draining: bool,
+    /// When it ends at the latest, once it is to be closed behind its answers.
+    leaves_at: Option<Instant>,
     heard_at: Instant,
     heard_anything: bool,
     /// When the frame that is being read began.
@@ -345,8 +378,12 @@ impl Task<'_> {
             if self.connection.broken.load(Ordering::SeqCst) {
                 return Ended::Broken;
             }
+            if self.leaves_at.is_none() && self.connection.sent_away.load(Ordering::SeqCst) {
+                self.leaves_at = Some(Instant::now() + LEAVE);
+                self.drain();
+            }
             if self.draining && self.connection.answers.is_empty() {
-                return Ended::Drained;
+                return self.end().await;
             }
             self.arm(timer.as_mut());
             let interest = self.interest();
@@ -383,12 +420,41 @@ impl Task<'_> {
                     }
                 }
                 _ = stop.changed(), if !self.draining => {
-                    self.draining = true;
-                    self.connection.draining.store(true, Ordering::SeqCst);
-                    self.answer_parked(None);
+                    self.drain();
                 }
             }
         }
+    }
+
+    /// Reads nothing any more, and answers what waits with what is there.
+    fn drain(&mut self) {
+        self.draining = true;
+        self.connection.draining.store(true, Ordering::SeqCst);
+        self.answer_parked(None);
+    }
+
+    /// All that was asked is answered. What the client has sent since is read and dropped: a socket that
+    /// is closed over it takes the answers back.
+    async fn end(&self) -> Ended {
+        let Some(until) = self.leaves_at else {
+            return Ended::Drained;
+        };
+        let stream = &self.connection.stream;
+        if shutdown(stream, Shutdown::Write).is_ok() {
+            let left = async {
+                let mut dropped = vec![0; DROPPED_BYTES];
+                while stream.readable().await.is_ok() {
+                    match stream.try_read(&mut dropped) {
+                        Ok(0) => return,
+                        Ok(_) => {}
+                        Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                        Err(_) => return,
+                    }
+                }
+            };
+            let _ = timeout_at(until, left).await;
+        }
+        Ended::SentAway
     }
 
     fn deadlines(&self) -> Deadlines {
@@ -516,6 +582,9 @@ impl Task<'_> {
     }
 
     fn silent_until(&self) -> Instant {
+        if let Some(leaves_at) = self.leaves_at {
+            return leaves_at;
+        }
         let deadlines = self.deadlines();
         if let Some(since) = self.blocked_since {
             return since + deadlines.stall;
@@ -559,6 +628,9 @@ impl Task<'_> {
         }
         if now < self.silent_until() {
             return Ok(());
+        }
+        if self.leaves_at.is_some() {
+            return Err(Ended::SentAway);
         }
         if self.blocked_since.is_some() {
             return Err(Ended::Silent("it does not read its answers"));

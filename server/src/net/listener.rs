@@ -64,8 +64,14 @@ pub(crate) async fn accept(
                 continue;
             }
         };
-        if broker.connections().len() >= broker.config().max_connections {
+        let open = broker.connections().len();
+        if open >= broker.config().max_connections {
             info!(%peer, "refused a connection: max.connections are open");
+            continue;
+        }
+        // The rest is for files and for other nodes: what exists goes on.
+        if open >= broker.descriptors().connections() {
+            info!(%peer, open, "refused a connection: the limit of open files allows no more (ulimit -n)");
             continue;
         }
         let connection = match Connection::new(next_id, stream, peer) {

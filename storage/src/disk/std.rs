@@ -23,6 +23,7 @@ use rustix::fs::{
 use rustix::process::{Resource, getrlimit};
 
 use super::{DirEntry, Disk, DiskFile, OpenMode};
+use crate::descriptors::Shares;
 
 /// Most slices that one `pwritev` takes (`IOV_MAX` of Linux).
 const MAX_SLICES: usize = 1024;
@@ -213,11 +214,11 @@ struct Descriptors {
     open: Mutex<VecDeque<Weak<StdFile>>>,
 }
 
-/// Half of what the process may have: sockets need the rest.
+/// The share of files: sockets need the rest.
 static DESCRIPTORS: LazyLock<Descriptors> = LazyLock::new(|| {
     let may_have = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let half = usize::try_from(may_have / 2).unwrap_or(usize::MAX);
-    Descriptors::new(half.clamp(LEAST_DESCRIPTORS, MOST_DESCRIPTORS))
+    let files = Shares::of(may_have).files;
+    Descriptors::new(files.clamp(LEAST_DESCRIPTORS, MOST_DESCRIPTORS))
 });
 
 const LEAST_DESCRIPTORS: usize = 64;

@@ -84,6 +84,7 @@ impl Machine {
                 ..GroupConfig::default()
             },
             shards: 1,
+            most_replicas: usize::MAX,
         };
         let opened = Node::open(
             self.disk.shared(),

@@ -60,7 +60,8 @@ fn show(image: &Image, report: &mut Report<'_>) -> Result<(), Failure> {
                 .detail("rack", broker.rack.as_str())
                 .detail("peer_host", broker.peer_host.as_str())
                 .detail("peer_port", u32::from(broker.peer_port))
-                .detail("fenced", broker.fenced),
+                .detail("fenced", broker.fenced)
+                .room(broker.room),
         )?;
     }
     for known in &image.quorum.replicas {

@@ -71,7 +71,8 @@ fn fields<'a>(line: Line<'a>, command: &'a Command) -> Line<'a> {
             .detail("port", broker.port)
             .detail("rack", broker.rack.as_str())
             .detail("peer_host", broker.peer_host.as_str())
-            .detail("peer_port", broker.peer_port),
+            .detail("peer_port", broker.peer_port)
+            .room(broker.room),
         Command::FenceBroker(fence) => line
             .detail("command", "FenceBroker")
             .detail("node", fence.node)

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use riverrun_replication::controller::Room;
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
@@ -251,6 +252,16 @@ impl<'a> Line<'a> {
             width: None,
         });
         self
+    }
+
+    /// What a node has room for, where it has said.
+    pub(super) fn room(self, room: Option<Room>) -> Self {
+        match room {
+            None => self,
+            Some(room) => self
+                .detail("descriptors", room.descriptors)
+                .detail("room", room.replicas),
+        }
     }
 
     fn columns(&self) -> impl Iterator<Item = (&Field<'a>, usize)> {

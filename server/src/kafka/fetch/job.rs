@@ -38,6 +38,8 @@ pub(super) struct Job {
     parts: Vec<Part>,
     /// The groups of the parts. A partition is read once for a fetch, however often it is named.
     groups: FxHashSet<u64>,
+    /// A partition that is not here is led by nobody that this node knows.
+    lacks_leader: bool,
 }
 
 #[derive(Debug)]
@@ -132,6 +134,7 @@ impl Job {
             topics: Vec::with_capacity(request.topics.len()),
             parts: Vec::new(),
             groups: FxHashSet::default(),
+            lacks_leader: false,
         };
         for topic in request.topics {
             job.add(topic);
@@ -155,7 +158,10 @@ impl Job {
                 None => Err(unknown),
                 Some(topic) => match topic.partition(part.partition) {
                     None => Err(ErrorCode::UnknownTopicOrPartition),
-                    Some(partition) => partition.here().cloned(),
+                    Some(partition) => partition.here().cloned().inspect_err(|error| {
+                        let broker = &self.call.broker;
+                        self.lacks_leader |= broker.lacks_leader_at(Some(partition), *error);
+                    }),
                 },
             };
             if let Ok(at) = &at
@@ -271,6 +277,16 @@ impl Job {
         rows: Vec<(usize, Box<PartitionData>)>,
         node_endpoints: Vec<NodeEndpoint>,
     ) -> FetchResponse {
+        let broker = &self.call.broker;
+        let lacks_leader = |(slot, row): &(usize, Box<PartitionData>)| {
+            let at = self.parts.get(*slot).and_then(|part| part.at.as_ref().ok());
+            let error = ErrorCode::from_number(row.error_code);
+            at.zip(error)
+                .is_some_and(|(at, error)| broker.lacks_leader(at, error))
+        };
+        if self.lacks_leader || rows.iter().any(lacks_leader) {
+            broker.refused(&self.call.connection);
+        }
         let mut rows = rows.into_iter().peekable();
         let responses = self
             .topics
