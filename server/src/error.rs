@@ -117,6 +117,8 @@ pub(crate) fn of_change(error: &ChangeError) -> ErrorCode {
         // The controller has moved or is moving: the client finds it again.
         ChangeError::Write(ProduceError::NotLeader) => ErrorCode::NotController,
         ChangeError::Write(error) => of_produce(*error),
+        // Retriable: the client looks whether it is there, and asks again where it is not.
+        ChangeError::OutcomeUnknown => ErrorCode::RequestTimedOut,
         ChangeError::Refused(_) | ChangeError::Stopping => ErrorCode::NotController,
     }
 }
