@@ -32,17 +32,11 @@ const SAY_WAIT: Duration = Duration::from_secs(2);
 
 /// Follows the image until the broker stops. `applied` was subscribed to before the image was last
 /// made good: what is applied while this task waits for its first turn is not missed.
-pub(crate) async fn follow(
-    broker: Arc<Broker>,
-    mut applied: watch::Receiver<i64>,
-    mut done: bool,
-    mut stop: watch::Receiver<bool>,
-) {
+pub(crate) async fn follow(broker: Arc<Broker>, mut applied: watch::Receiver<i64>, mut done: bool) {
     loop {
         let retry = tokio::time::sleep(RETRY);
         tokio::select! {
             biased;
-            _ = stop.changed() => return,
             changed = applied.changed() => if changed.is_err() { return },
             () = retry, if !done => {}
         }
@@ -68,8 +62,7 @@ pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
     broker.duties().look();
     want_controllers(broker);
     for topic in open {
-        let on_thread = Arc::clone(broker);
-        let shown = tokio::task::spawn_blocking(move || show(&on_thread, &topic));
+        let shown = broker.on_files(move |broker| show(broker, &topic));
         done &= shown.await.unwrap_or_else(|error| {
             error!(%error, "a topic cannot be made ready");
             false
@@ -177,11 +170,10 @@ async fn set_aside_all(
     groups: Vec<u64>,
     reason: Reason,
 ) -> Result<(), String> {
-    let on_thread = Arc::clone(broker);
-    let done = tokio::task::spawn_blocking(move || {
+    let done = broker.on_files(move |broker| {
         groups.into_iter().try_for_each(|group| {
-            set_aside(&on_thread, group, reason)?;
-            on_thread.leaders().forget(group);
+            set_aside(broker, group, reason)?;
+            broker.leaders().forget(group);
             Ok(())
         })
     });

@@ -21,6 +21,7 @@ use super::dial::{self, DialError};
 use super::link::Address;
 use super::source::{Room, Source};
 use super::{PeerHost, Shared};
+use crate::watched::Kind;
 
 /// The longest call, and the longest answer.
 pub(crate) const MAX_CALL_BYTES: usize = 16 << 20;
@@ -114,7 +115,7 @@ impl Pool {
             meant,
             unwritten,
         );
-        tokio::spawn(task);
+        shared.watch.task(Kind::CallLine, task);
         lines.insert(to, Arc::clone(&line));
         line
     }
@@ -215,32 +216,36 @@ pub(super) async fn call<H: PeerHost>(
         .unwrap_or(Err(CallError::TimedOut))
 }
 
-async fn drive<H: PeerHost>(
+/// Drives a connection until it ends. When what is returned is dropped, whether or not it was ever polled,
+/// whoever waits is told.
+fn drive<H: PeerHost>(
     shared: Arc<Shared<H>>,
     line: Arc<Line>,
     address: Address,
     meant: i32,
     unwritten: mpsc::Receiver<(u64, Bytes)>,
-) {
-    let leave = Leave(&line);
-    let mut stop = shared.stop.subscribe();
-    let talk = async {
-        match dial::dial(&*shared.host, &address, Purpose::Calls, meant).await {
-            Ok((stream, _)) => talk(&line, stream, unwritten).await,
-            Err(error) => line.close(&error.into()),
+) -> impl Future<Output = ()> + Send {
+    let driven = Driven(line);
+    async move {
+        let line = &driven.0;
+        let mut stop = shared.stop.subscribe();
+        let talk = async {
+            match dial::dial(&*shared.host, &address, Purpose::Calls, meant).await {
+                Ok((stream, _)) => talk(line, stream, unwritten).await,
+                Err(error) => line.close(&error.into()),
+            }
+        };
+        tokio::select! {
+            () = talk => {}
+            _ = stop.wait_for(|stop| *stop) => {}
         }
-    };
-    tokio::select! {
-        () = talk => {}
-        _ = stop.wait_for(|stop| *stop) => {}
     }
-    drop(leave);
 }
 
 /// However the task ends, whoever waits is told.
-struct Leave<'a>(&'a Line);
+struct Driven(Arc<Line>);
 
-impl Drop for Leave<'_> {
+impl Drop for Driven {
     fn drop(&mut self) {
         self.0.close(&CallError::Broken);
     }
