@@ -470,6 +470,12 @@ impl Broker {
             .await;
     }
 
+    /// How many wait for a partition or for an answer of the broker's own.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.led_waiters.load(Ordering::SeqCst) + self.internal.waiting()
+    }
+
     /// Waits until a look at the partitions is satisfied.
     async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
         self.led_waiters.fetch_add(1, Ordering::SeqCst);

@@ -96,6 +96,12 @@ impl Internal {
     pub(crate) fn confirmed(&self, ticket: Ticket, result: Confirmation) {
         tell(&self.confirms, ticket, result);
     }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.produces.lock().len() + self.confirms.lock().len() + self.words.lock().len()
+    }
 }
 
 fn tell<T>(waiters: &Waiters<T>, ticket: Ticket, answer: T) {

@@ -33,6 +33,8 @@ mod catalog;
 mod checkpointer;
 mod cluster;
 pub mod config;
+#[cfg(test)]
+mod dropped;
 mod error;
 mod hooks;
 mod internal;

@@ -61,15 +61,20 @@ pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
     broker.follow_nodes();
     broker.duties().look();
     want_controllers(broker);
+    let mut all_shown = true;
     for topic in open {
         let shown = broker.on_files(move |broker| show(broker, &topic));
         done &= shown.await.unwrap_or_else(|error| {
             error!(%error, "a topic cannot be made ready");
+            all_shown = false;
             false
         });
     }
     broker.routes().are_told();
-    broker.catalog().show(offset);
+    // Whoever waits for a topic that is not shown would take it for deleted.
+    if all_shown {
+        broker.catalog().show(offset);
+    }
     done &= close(broker, closing).await;
     done &= leave_removed(broker).await;
     account_for_damage(broker);

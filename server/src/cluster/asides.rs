@@ -45,7 +45,7 @@ pub(crate) async fn follow(broker: Weak<Broker>) {
 }
 
 /// Looks once; true where something may be done soon.
-async fn once(broker: &Arc<Broker>) -> bool {
+pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
     let own = broker.config().node_id;
     let removed: BTreeSet<Uuid> = broker.catalog().read(|image| {
         let removed = image.removed.iter();

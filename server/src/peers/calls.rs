@@ -97,12 +97,7 @@ impl Pool {
             return Arc::clone(line);
         }
         lines.retain(|_, line| line.is_open());
-        let (calls, unwritten) = mpsc::channel(MAX_UNWRITTEN);
-        let line = Arc::new(Line {
-            calls,
-            waiting: Mutex::new(Some(FxHashMap::default())),
-            next: AtomicU64::new(0),
-        });
+        let (line, unwritten) = Line::new();
         let meant = match to.0 {
             Callee::Node(node) => node,
             Callee::At(_) => -1,
@@ -123,7 +118,7 @@ impl Pool {
 
 /// A connection for calls.
 #[derive(Debug)]
-struct Line {
+pub(super) struct Line {
     calls: mpsc::Sender<(u64, Bytes)>,
     /// Who waits for an answer; `None` once the connection takes no more calls.
     waiting: Mutex<Option<FxHashMap<u64, Answer>>>,
@@ -131,6 +126,17 @@ struct Line {
 }
 
 impl Line {
+    /// A connection to be driven, and the calls that are to be written on it.
+    pub(super) fn new() -> (Arc<Self>, mpsc::Receiver<(u64, Bytes)>) {
+        let (calls, unwritten) = mpsc::channel(MAX_UNWRITTEN);
+        let line = Self {
+            calls,
+            waiting: Mutex::new(Some(FxHashMap::default())),
+            next: AtomicU64::new(0),
+        };
+        (Arc::new(line), unwritten)
+    }
+
     fn is_open(&self) -> bool {
         self.waiting.lock().is_some()
     }
@@ -165,7 +171,7 @@ impl Line {
     }
 
     /// Asks, if the connection still takes calls.
-    async fn ask(&self, body: Bytes) -> Option<Result<Bytes, CallError>> {
+    pub(super) async fn ask(&self, body: Bytes) -> Option<Result<Bytes, CallError>> {
         let request = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         self.waiting.lock().as_mut()?.insert(request, answer);
@@ -218,7 +224,7 @@ pub(super) async fn call<H: PeerHost>(
 
 /// Drives a connection until it ends. When what is returned is dropped, whether or not it was ever polled,
 /// whoever waits is told.
-fn drive<H: PeerHost>(
+pub(super) fn drive<H: PeerHost>(
     shared: Arc<Shared<H>>,
     line: Arc<Line>,
     address: Address,

@@ -27,7 +27,7 @@ mod outbox;
 mod receive;
 mod source;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod waiting;
 
 use std::cell::RefCell;

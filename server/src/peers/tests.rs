@@ -6,7 +6,8 @@
 )]
 
 mod callers;
-mod ends;
+pub(crate) mod dropped;
+pub(crate) mod ends;
 mod guests;
 mod nodes;
 

@@ -6,5 +6,5 @@
     reason = "tests"
 )]
 
-mod ends;
+pub(crate) mod ends;
 mod listed;

@@ -5,7 +5,7 @@ use crate::peers::{CallError, Callee, flush};
 use crate::watched::{How, Kind};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_of_a_node_that_panics_is_closed_and_made_again() {
+pub(crate) async fn a_connection_of_a_node_that_panics_is_closed_and_made_again() {
     let (a, mut b) = two().await;
     b.watch.spring(Kind::NodeConnection, How::Panicked);
     b.until_told(Told::Gone(1)).await;
@@ -26,7 +26,7 @@ async fn a_connection_of_a_node_that_panics_is_closed_and_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_are_told_when_their_line_panics_and_the_next_call_has_another() {
+pub(crate) async fn callers_are_told_when_their_line_panics_and_the_next_call_has_another() {
     let a = Node::start(1).await;
     let b = Node::start(2).await;
     a.knows(&[&b]);
@@ -42,7 +42,7 @@ async fn callers_are_told_when_their_line_panics_and_the_next_call_has_another()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_panics_has_no_answer_and_others_of_its_connection_have() {
+pub(crate) async fn a_call_that_panics_has_no_answer_and_others_of_its_connection_have() {
     let a = Node::start(1).await;
     let b = Node::start(2).await;
     a.knows(&[&b]);

@@ -65,7 +65,7 @@ async fn ends_the_process(kind: Kind, how: How) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_panic_of_what_the_node_needs_ends_the_process() {
+pub(crate) async fn a_panic_of_what_the_node_needs_ends_the_process() {
     for kind in Kind::ALL
         .into_iter()
         .filter(|kind| kind.end() == End::Process)
@@ -75,7 +75,7 @@ async fn a_panic_of_what_the_node_needs_ends_the_process() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_node_needs_ends_the_process_by_returning() {
+pub(crate) async fn what_the_node_needs_ends_the_process_by_returning() {
     let needed = Kind::ALL.into_iter().filter(|kind| !kind.may_return());
     for kind in needed {
         ends_the_process(kind, How::Returned).await;
@@ -83,7 +83,7 @@ async fn what_the_node_needs_ends_the_process_by_returning() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_turn_that_panics_on_any_thread_ends_the_process() {
+pub(crate) async fn a_turn_that_panics_on_any_thread_ends_the_process() {
     let node = Node::start().await;
     node.broker().runtime().host().turn_panicked();
     let expected = Fatal::Ended(Kind::ShardTurn, How::Panicked);
@@ -91,7 +91,7 @@ async fn a_turn_that_panics_on_any_thread_ends_the_process() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_said_of_what_ends_with_its_node() {
+pub(crate) async fn nothing_is_said_of_what_ends_with_its_node() {
     let node = Node::start().await;
     let watch = node.broker().watch().clone();
     node.stop().await;
@@ -111,7 +111,7 @@ async fn until_closed(address: std::net::SocketAddr, frame: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_panic_over_a_connection_closes_it_and_no_other() {
+pub(crate) async fn a_panic_over_a_connection_closes_it_and_no_other() {
     let node = Node::start().await;
     let (watch, address) = (node.broker().watch().clone(), node.running.address());
     let frame = encode_request(&create_request("never"), 7, 1, Some("test")).unwrap();
@@ -126,7 +126,7 @@ async fn a_panic_over_a_connection_closes_it_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_promised_answer_that_is_not_given_closes_its_connection() {
+pub(crate) async fn a_promised_answer_that_is_not_given_closes_its_connection() {
     // As a read from the disk promises one, on its way to the thread and on it.
     let node = Node::start().await;
     let (connection, mut client) = connection().await;
@@ -149,7 +149,7 @@ async fn a_promised_answer_that_is_not_given_closes_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_search_by_time_that_panics_is_an_error_of_its_asker() {
+pub(crate) async fn a_search_by_time_that_panics_is_an_error_of_its_asker() {
     let node = Node::start().await;
     let watch = node.broker().watch();
     assert_eq!(creates(node.broker(), "searched").await, Ok(()));
@@ -174,7 +174,7 @@ async fn a_search_by_time_that_panics_is_an_error_of_its_asker() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn work_on_files_that_panics_is_tried_again() {
+pub(crate) async fn work_on_files_that_panics_is_tried_again() {
     let node = Node::start().await;
     let watch = node.broker().watch();
     watch.spring(Kind::Files, How::Panicked);
