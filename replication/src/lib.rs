@@ -13,7 +13,7 @@
 //! * `node` the node store and the logs: carries effects out, for the runner and the simulator alike
 //! * `runtime` shards, mailboxes and the node, as the server uses them
 //! * `founding` how a node comes to its cluster; `leaders` who leads what, by the word of the leaders
-//! * `controller` the cluster's metadata as a state machine
+//! * `controller` the cluster's metadata as a state machine; `proposer` the numbers of its changes
 //!
 //! The crate opens no file or socket by itself, reads no clock and no random source: disk, time,
 //! seed and messages are handed in.
@@ -42,6 +42,7 @@ pub mod node;
 pub mod partition;
 pub mod peers;
 pub mod producers;
+pub mod proposer;
 pub mod raft_codec;
 pub mod raft_log;
 pub mod reconciler;

@@ -64,6 +64,8 @@ pub trait Host: Send + Sync {
     fn fenced(&self, group: u64, why: &str);
     /// A replica must be set aside and replaced under a new id (R2b).
     fn contradicted(&self, group: u64);
+    /// A turn panicked outside of any group: what it decided is lost in part, so the process must end.
+    fn turn_panicked(&self);
 }
 
 /// A node's groups, running.
@@ -346,6 +348,7 @@ impl<H: Host> Runtime<H> {
 
     /// Turns with what was posted, and with what its effects lead to.
     fn hold(&self, mailbox: &Mailbox<Input, Shard>, state: &mut Shard, work: Vec<Input>) {
+        let _noticed = Noticed(&*self.host);
         let mut work = work;
         let mut effects = Vec::new();
         for _ in 0..MAX_ROUNDS_IN_HOLD {
@@ -506,6 +509,17 @@ impl<H: Host> Runtime<H> {
         while self.flush_once()? {}
         self.node.finish_writes();
         self.node.close()
+    }
+}
+
+/// Notices where a turn, or what is done about it, panics: whoever ran it may go on without a word.
+struct Noticed<'a, H: Host>(&'a H);
+
+impl<H: Host> Drop for Noticed<'_, H> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.turn_panicked();
+        }
     }
 }
 

@@ -378,6 +378,7 @@ impl Host for Deaf {
     fn send(&self, _: PeerMessage) {}
     fn fenced(&self, _: u64, _: &str) {}
     fn contradicted(&self, _: u64) {}
+    fn turn_panicked(&self) {}
 }
 
 #[test]

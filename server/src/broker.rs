@@ -1,7 +1,7 @@
 //! The broker: everything that a running node consists of, and what handlers ask of it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,9 +15,9 @@ use riverrun_replication::{PartitionHandle, ProduceError, Published, Role};
 use riverrun_wire::ErrorCode;
 use rustc_hash::FxHashSet;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, timeout_at};
-use tracing::error;
 use uuid::Uuid;
 
 use crate::catalog::{Catalog, ChangeError};
@@ -42,6 +42,7 @@ use crate::net::memory::Budget;
 use crate::partition::Partition;
 use crate::peers::{Address, Peers};
 use crate::topics::{TopicPartition, Topics};
+use crate::watched::{Kind, Watch};
 
 /// Producer ids taken from the controller at once.
 const PRODUCER_ID_BLOCK: u32 = 1000;
@@ -89,8 +90,9 @@ pub(crate) struct Broker {
     led: Notify,
     led_waiters: AtomicUsize,
     flusher: OnceLock<thread::Thread>,
-    stopping: AtomicBool,
-    fatal: watch::Sender<Option<String>>,
+    watch: Watch,
+    /// Held by whoever creates, opens, closes or sets aside replicas.
+    files: Mutex<()>,
     tokio: Handle,
 }
 
@@ -149,8 +151,8 @@ impl Broker {
             led: Notify::new(),
             led_waiters: AtomicUsize::new(0),
             flusher: OnceLock::new(),
-            stopping: AtomicBool::new(false),
-            fatal: watch::Sender::new(None),
+            watch: Watch::default(),
+            files: Mutex::new(()),
             tokio: Handle::current(),
         }
     }
@@ -351,19 +353,60 @@ impl Broker {
         &self.replacement
     }
 
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
+    /// What watches its threads and tasks.
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
-    /// Lets the threads end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.watch.is_stopping()
+    }
+
+    /// Lets the threads and tasks end.
     pub(crate) fn end_threads(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.watch.stop();
         self.wake_flusher();
     }
 
-    /// To be told of what ends the process's service.
-    pub(crate) fn fatal(&self) -> watch::Receiver<Option<String>> {
-        self.fatal.subscribe()
+    /// Ends all that was begun, without waiting for it.
+    pub(crate) fn end(&self) {
+        self.watch.drain();
+        self.connections.hang_up_all();
+        self.end_threads();
+        if let Some(peers) = self.peers.get() {
+            peers.stop();
+        }
+    }
+
+    /// Creates, opens, closes or sets aside replicas on a thread that may block. One piece of such work
+    /// follows the other: whoever waited for the one before may be gone while it goes on.
+    ///
+    /// # Errors
+    /// Where the node stops, or the work panicked.
+    pub(crate) async fn on_files<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Self>) -> T + Send + 'static,
+    ) -> Result<T, NotDone> {
+        let broker = Arc::clone(self);
+        let done = self.blocking(Kind::Files, move || {
+            let _one = broker.files.lock();
+            (!broker.is_stopping()).then(|| work(&broker))
+        });
+        done.await?.ok_or(NotDone::Stopping)
+    }
+
+    /// Does something on a thread that may block.
+    pub(crate) fn blocking<T: Send + 'static>(
+        &self,
+        kind: Kind,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.watch.blocking(&self.tokio, kind, work)
+    }
+
+    /// Waits until nothing is done to files any more. The broker is stopping, so nothing will be.
+    pub(crate) fn finish_files(&self) {
+        drop(self.files.lock());
     }
 
     /// Takes the opened data directory; false where there is one already.
@@ -378,8 +421,7 @@ impl Broker {
 
     /// Ends the process's service: nothing may be acknowledged any more.
     pub(crate) fn fail(&self, why: &str) {
-        error!(why, "the broker stops");
-        self.fatal.send_replace(Some(why.to_owned()));
+        self.watch.fail(why);
     }
 
     /// Does the posted work of a shard; only inside a burst.
@@ -449,6 +491,12 @@ impl Broker {
         let other = |leader: &i32| *leader >= 0 && *leader != node;
         self.until(|| Some(self.controller_node()).filter(other))
             .await;
+    }
+
+    /// How many wait for a partition or for an answer of the broker's own.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.led_waiters.load(Ordering::SeqCst) + self.internal.waiting()
     }
 
     /// Waits until a look at the partitions is satisfied.
@@ -726,6 +774,17 @@ impl Broker {
         let lead = newest(told.as_ref(), here);
         lead.and_then(|(_, node)| node).unwrap_or(-1)
     }
+}
+
+/// Why something was not done on a thread that may block.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotDone {
+    /// Nothing is begun any more.
+    #[error("the broker is stopping")]
+    Stopping,
+    /// It panicked, or the process ends.
+    #[error("{0}")]
+    CutOff(#[from] JoinError),
 }
 
 struct Leave<'a>(&'a AtomicUsize);

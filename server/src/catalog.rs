@@ -6,19 +6,20 @@
 //!
 //! Where whoever led group 0 was lost over a batch, nobody knows whether it was written. It is written
 //! again, as an idempotent producer does it (KIP-98): each batch carries the numbers of this start of
-//! the node, by which the log knows one that it has. A change that is given up raises the epoch, after
-//! which no earlier batch can still be written behind a later one.
+//! the node, by which the log knows one that it has. Which numbers a change gets, and which outcome is its
+//! own, is decided in `riverrun_replication::proposer`, and before anything is waited for: whoever waits for
+//! a change may be gone at any await.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use riverrun_record::BatchView;
 use riverrun_replication::controller::{
-    Command, Controller, Found, Image, Numbers, Outcome, Pace, Rejection, encode_numbered_batch,
+    Command, Controller, Found, Image, Outcome, Pace, Rejection, encode_numbered_batch,
 };
 use riverrun_replication::node::CONTROLLER_GROUP;
+use riverrun_replication::proposer::{Outcomes, Proposer};
 use riverrun_replication::{Acks, Produce, ProduceError};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -34,8 +35,6 @@ const CONTROLLER_WAIT: Duration = Duration::from_secs(10);
 const APPLY_WAIT: Duration = Duration::from_secs(30);
 /// Pause before a batch goes to whoever leads group 0 by then.
 const FORWARD_PAUSE: Duration = Duration::from_millis(50);
-/// Batches whose outcomes are kept for whoever proposed them.
-const OUTCOMES_KEPT: usize = 1024;
 
 /// Why a change did not happen, or why nobody knows.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -49,6 +48,9 @@ pub(crate) enum ChangeError {
     /// The node that leads group 0 did not write it.
     #[error("the controller's leader refuses: {0}")]
     Refused(String),
+    /// It was written, and what came of it is not known here.
+    #[error("the change was written, and this node does not know what came of it")]
+    OutcomeUnknown,
     /// The broker is stopping.
     #[error("the broker is stopping")]
     Stopping,
@@ -96,8 +98,7 @@ struct State {
     /// The term of the last batch that was applied.
     term: u64,
     pace: Pace,
-    /// By the offset of their batch.
-    outcomes: BTreeMap<i64, Vec<Outcome>>,
+    outcomes: Outcomes,
 }
 
 /// See the module.
@@ -108,28 +109,23 @@ pub(crate) struct Catalog {
     applied: watch::Sender<i64>,
     /// The same of what the table of topics shows.
     shown: watch::Sender<i64>,
-    /// The numbers of the next batch; held from plan to outcome.
-    turn: tokio::sync::Mutex<Numbers>,
+    /// Held from plan to outcome.
+    turn: tokio::sync::Mutex<Proposer>,
 }
 
 impl Catalog {
     /// One that knows nothing, of a start that drew this number; see [`Pace::new`].
     pub(crate) fn new(checkpoint_bytes: u64, start_token: u64) -> Self {
-        let numbers = Numbers {
-            producer_id: (start_token >> 1).cast_signed(),
-            epoch: 0,
-            base_sequence: 0,
-        };
         Self {
             state: Mutex::new(State {
                 controller: Controller::new(),
                 term: 0,
                 pace: Pace::new(checkpoint_bytes),
-                outcomes: BTreeMap::new(),
+                outcomes: Outcomes::default(),
             }),
             applied: watch::Sender::new(0),
             shown: watch::Sender::new(0),
-            turn: tokio::sync::Mutex::new(numbers),
+            turn: tokio::sync::Mutex::new(Proposer::new(start_token)),
         }
     }
 
@@ -192,11 +188,7 @@ impl Catalog {
                             .and_then(|view| u64::try_from(view.leader_epoch()).ok())
                             .unwrap_or(state.term);
                     }
-                    let count = i64::try_from(outcomes.len()).unwrap_or(i64::MAX);
-                    state.outcomes.insert(next.saturating_sub(count), outcomes);
-                    while state.outcomes.len() > OUTCOMES_KEPT {
-                        state.outcomes.pop_first();
-                    }
+                    state.outcomes.applied(batch, outcomes);
                     next
                 }
                 Err(error) => {
@@ -216,20 +208,19 @@ impl Catalog {
         broker: &Broker,
         plan: impl FnOnce(&Controller) -> Result<Vec<Command>, Rejection>,
     ) -> Result<Vec<Outcome>, ChangeError> {
-        let mut numbers = self.turn.lock().await;
+        let mut proposer = self.turn.lock().await;
         let commands = plan(&self.state.lock().controller)?;
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        let batch = encode_numbered_batch(&commands, Some(*numbers)).map_err(|error| {
+        let proposal = proposer.propose(commands.len());
+        let batch = encode_numbered_batch(&commands, Some(proposal.numbers()));
+        let batch = batch.map_err(|error| {
             error!(%error, "a command cannot be encoded");
             Rejection::Malformed { what: "its size" }
         })?;
         let written = self.write_somewhere(broker, batch.freeze()).await;
-        *numbers = match written {
-            Ok(_) => numbers.after(commands.len()),
-            Err(_) => numbers.next_epoch(),
-        };
+        proposer.ended(&proposal, written.is_ok());
         let base_offset = written?;
         let mut applied = self.applied.subscribe();
         let applied = applied.wait_for(|next| *next > base_offset);
@@ -237,8 +228,8 @@ impl Catalog {
             .await
             .map_err(|_| ProduceError::Busy)?
             .map_err(|_| ChangeError::Stopping)?;
-        let outcomes = self.state.lock().outcomes.remove(&base_offset);
-        Ok(outcomes.unwrap_or_default())
+        let outcomes = self.state.lock().outcomes.take(&proposal, base_offset);
+        outcomes.ok_or(ChangeError::OutcomeUnknown)
     }
 
     /// Has a batch of commands written by whoever leads group 0; gives its offset when it is committed.
@@ -303,7 +294,7 @@ impl Catalog {
         match outcomes.into_iter().next() {
             Some(Outcome::Rejected(rejection)) => Err(rejection.into()),
             Some(outcome) => Ok(outcome),
-            None => Err(ChangeError::Stopping),
+            None => Err(ChangeError::OutcomeUnknown),
         }
     }
 

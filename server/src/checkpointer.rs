@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tracing::{debug, warn};
 
 use crate::broker::Broker;
+use crate::watched::Kind;
 
 /// What is under way.
 #[derive(Debug, Default)]
@@ -35,7 +36,7 @@ pub(crate) fn begin_if_due(broker: &Arc<Broker>) {
         return;
     }
     let on_thread = Arc::clone(broker);
-    broker.tokio().spawn_blocking(move || write(&on_thread));
+    broker.blocking(Kind::Checkpoint, move || write(&on_thread));
 }
 
 fn write(broker: &Broker) {

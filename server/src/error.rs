@@ -51,6 +51,26 @@ pub enum StartError {
     /// What was acknowledged can no longer be made durable, so nothing more may be (I10).
     #[error("stopped: {0}; check the disk and start again")]
     Fatal(String),
+    /// A thread or a task ended that the node cannot go on without.
+    #[error("stopped: its {what} {how}, without which it would only look alive")]
+    Ended {
+        /// What ended.
+        what: &'static str,
+        /// How.
+        how: &'static str,
+    },
+}
+
+impl StartError {
+    /// The exit status of a process that ends with it.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            // A fault of the program, not of what it was given: `EX_SOFTWARE` of sysexits.h.
+            Self::Ended { .. } => 70,
+            _ => 1,
+        }
+    }
 }
 
 /// What a read that the log refused is answered. Where bytes at rest are not what was written, the client is
@@ -128,6 +148,8 @@ pub(crate) fn of_change(error: &ChangeError) -> ErrorCode {
         // The controller has moved or is moving: the client finds it again.
         ChangeError::Write(ProduceError::NotLeader) => ErrorCode::NotController,
         ChangeError::Write(error) => of_produce(*error),
+        // Retriable: the client looks whether it is there, and asks again where it is not.
+        ChangeError::OutcomeUnknown => ErrorCode::RequestTimedOut,
         ChangeError::Refused(_) | ChangeError::Stopping => ErrorCode::NotController,
     }
 }

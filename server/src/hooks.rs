@@ -22,6 +22,7 @@ use crate::internal::INTERNAL;
 use crate::kafka::produce;
 use crate::net::burst;
 use crate::net::connection::Pending;
+use crate::watched::{How, Kind};
 
 /// See the module. Weak, because the broker owns the runtime that owns this.
 #[derive(Debug)]
@@ -115,17 +116,19 @@ impl Host for Hooks {
 
     fn run_later(&self, shard: usize) {
         if let Some(broker) = self.broker() {
-            let runtime = broker.tokio().clone();
-            runtime.spawn(async move { burst::run(&broker, || broker.run_shard(shard)) });
+            let (watch, runtime) = (broker.watch().clone(), broker.tokio().clone());
+            watch.task_on(&runtime, Kind::ShardTurn, async move {
+                burst::run(&broker, || broker.run_shard(shard));
+            });
         }
     }
 
     fn write_later(&self, group: u64) {
         if let Some(broker) = self.broker() {
-            let runtime = broker.tokio().clone();
+            let on_thread = Arc::clone(&broker);
             // What each write answers leaves before the next one begins.
-            runtime.spawn_blocking(move || {
-                while burst::run(&broker, || broker.runtime().write_once(group)) {}
+            broker.blocking(Kind::LaneWriter, move || {
+                while burst::run(&on_thread, || on_thread.runtime().write_once(group)) {}
             });
         }
     }
@@ -149,6 +152,12 @@ impl Host for Hooks {
             Some(partition) => broker.advanced(partition.handle()),
             None if group == 0 => broker.fail("the controller's log is out of service"),
             None => {}
+        }
+    }
+
+    fn turn_panicked(&self) {
+        if let Some(broker) = self.broker() {
+            broker.watch().ended(Kind::ShardTurn, How::Panicked);
         }
     }
 

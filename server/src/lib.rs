@@ -11,6 +11,7 @@
 //! | `checkpointer` | that image as a file beside group 0's log |
 //! | `reconcile` | makes the node what the image says |
 //! | `topics`, `partition`, `quorum` | what requests see |
+//! | `watched` | starts every thread and task; what comes of the end of each |
 //! | `hooks`, `internal` | completions from replication, for connections and for ourselves |
 //! | `cluster/` | the node as one of several: founding, joining, who leads what |
 //! | `peers/` | connections between nodes |
@@ -33,6 +34,8 @@ mod checkpointer;
 mod cluster;
 pub mod config;
 mod descriptors;
+#[cfg(test)]
+mod dropped;
 mod error;
 mod hooks;
 mod internal;
@@ -45,7 +48,10 @@ mod reconcile;
 mod reopen;
 mod repair;
 mod start;
+#[cfg(test)]
+mod testing;
 mod topics;
+mod watched;
 
 pub use config::Config;
 pub use error::StartError;

@@ -32,17 +32,11 @@ const SAY_WAIT: Duration = Duration::from_secs(2);
 
 /// Follows the image until the broker stops. `applied` was subscribed to before the image was last
 /// made good: what is applied while this task waits for its first turn is not missed.
-pub(crate) async fn follow(
-    broker: Arc<Broker>,
-    mut applied: watch::Receiver<i64>,
-    mut done: bool,
-    mut stop: watch::Receiver<bool>,
-) {
+pub(crate) async fn follow(broker: Arc<Broker>, mut applied: watch::Receiver<i64>, mut done: bool) {
     loop {
         let retry = tokio::time::sleep(RETRY);
         tokio::select! {
             biased;
-            _ = stop.changed() => return,
             changed = applied.changed() => if changed.is_err() { return },
             () = retry, if !done => {}
         }
@@ -67,16 +61,20 @@ pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
     broker.follow_nodes();
     broker.duties().look();
     want_controllers(broker);
+    let mut all_shown = true;
     for topic in open {
-        let on_thread = Arc::clone(broker);
-        let shown = tokio::task::spawn_blocking(move || show(&on_thread, &topic));
+        let shown = broker.on_files(move |broker| show(broker, &topic));
         done &= shown.await.unwrap_or_else(|error| {
             error!(%error, "a topic cannot be made ready");
+            all_shown = false;
             false
         });
     }
     broker.routes().are_told();
-    broker.catalog().show(offset);
+    // Whoever waits for a topic that is not shown would take it for deleted.
+    if all_shown {
+        broker.catalog().show(offset);
+    }
     done &= close(broker, closing).await;
     done &= leave_removed(broker).await;
     account_for_damage(broker);
@@ -177,11 +175,10 @@ async fn set_aside_all(
     groups: Vec<u64>,
     reason: Reason,
 ) -> Result<(), String> {
-    let on_thread = Arc::clone(broker);
-    let done = tokio::task::spawn_blocking(move || {
+    let done = broker.on_files(move |broker| {
         groups.into_iter().try_for_each(|group| {
-            set_aside(&on_thread, group, reason)?;
-            on_thread.leaders().forget(group);
+            set_aside(broker, group, reason)?;
+            broker.leaders().forget(group);
             Ok(())
         })
     });

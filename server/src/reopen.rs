@@ -44,12 +44,11 @@ pub(crate) fn waits(broker: &Broker) -> bool {
 
 /// Tries once; true where a replica was opened.
 pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
-    let on_thread = Arc::clone(broker);
-    let tried = tokio::task::spawn_blocking(move || {
-        burst::run(&on_thread, || {
-            on_thread
+    let tried = broker.on_files(|broker| {
+        burst::run(broker, || {
+            broker
                 .runtime()
-                .retry_unavailable(|identity| group_settings(&on_thread, identity))
+                .retry_unavailable(|identity| group_settings(broker, identity))
         })
     });
     match tried.await {

@@ -20,6 +20,7 @@ use crate::cluster::protocol::{AskEntry, Entry, Question, Refused, Reply};
 use crate::error;
 use crate::net::burst;
 use crate::peers::Callee;
+use crate::watched::Kind;
 
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -186,7 +187,7 @@ async fn put_right(
     first: u64,
 ) -> Result<usize, String> {
     let reader = handle.reader().clone();
-    let run = tokio::task::spawn_blocking(move || reader.bad_run(first, MOST_ENTRIES));
+    let run = broker.blocking(Kind::Files, move || reader.bad_run(first, MOST_ENTRIES));
     let run = run.await.map_err(|error| error.to_string())?;
     let run = run.map_err(|error| error.to_string())?;
     let mut entries: Vec<LogEntry> = Vec::new();
@@ -211,7 +212,7 @@ async fn put_right(
         return Ok(0);
     }
     let (on_thread, group) = (Arc::clone(broker), handle.group());
-    let mended = tokio::task::spawn_blocking(move || {
+    let mended = broker.blocking(Kind::Files, move || {
         let mended = on_thread.runtime().mend(group, &entries);
         if let Some(handle) = on_thread.runtime().handle(group) {
             burst::run(&on_thread, || on_thread.run_shard(handle.shard()));
@@ -291,7 +292,7 @@ pub(crate) async fn reply(broker: &Arc<Broker>, asked: AskEntry) -> Reply {
     if handle.reader().term(asked.index) != Some(asked.term) {
         return Refused::other("the replica has no entry of that index and term");
     }
-    let read = tokio::task::spawn_blocking(move || {
+    let read = broker.blocking(Kind::Files, move || {
         let reader = handle.reader();
         let entries = reader.entries(asked.index, asked.index + 1, u64::MAX);
         (entries, asked)

@@ -8,9 +8,10 @@
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use riverrun_replication::{GroupConfig, GroupSettings};
 use riverrun_storage::LogIdentity;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -36,20 +38,34 @@ use crate::peers::{self, Peers};
 use crate::reconcile;
 use crate::reopen;
 use crate::repair;
+use crate::watched::{Fatal, Kind};
 
 /// How long a start waits for its partitions to be led.
 const LEADERS_WAIT: Duration = Duration::from_secs(5);
 /// One tick of every group (the election timeout of data groups is ten of them and more).
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 
-/// A broker that serves.
+/// How long a stop may take where the node cannot go on.
+const FATAL_STOP: Duration = Duration::from_secs(5);
+
+/// A broker that serves. Dropped, it ends as if its process had been killed.
 #[derive(Debug)]
 pub struct Running {
-    broker: Arc<Broker>,
+    begun: Begun,
     address: SocketAddr,
-    stop: watch::Sender<bool>,
-    accepting: tokio::task::JoinHandle<()>,
+    accepting: JoinHandle<()>,
     threads: Vec<thread::JoinHandle<()>>,
+}
+
+/// What a start has begun. Whoever waits for a start or a stop may be gone at any await: then everything
+/// ends that was begun.
+#[derive(Debug)]
+struct Begun(Arc<Broker>);
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// Starts a broker: returns when it accepts connections and can answer them.
@@ -68,24 +84,27 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
         None => None,
     };
     let broker = Arc::new(Broker::new(config));
+    let begun = Begun(Arc::clone(&broker));
+    let watch = broker.watch();
     open(&broker).await?;
     let threads = start_threads(&broker)?;
-    let (stop, stopped) = watch::channel(false);
-    begin_links(&broker, for_nodes, &stopped)?;
+    begin_links(&broker, for_nodes)?;
     let boot = async {
         founding::found_or_join(&broker).await?;
-        tokio::spawn(founding::check_cluster(Arc::clone(&broker)));
-        tokio::spawn(duties::follow(Arc::downgrade(&broker)));
-        tokio::spawn(leaders::follow(Arc::downgrade(&broker)));
-        tokio::spawn(replacement::follow(Arc::downgrade(&broker)));
-        tokio::spawn(asides::follow(Arc::downgrade(&broker)));
-        tokio::spawn(reopen::follow(Arc::downgrade(&broker)));
-        tokio::spawn(repair::follow(Arc::downgrade(&broker)));
+        let weak = || Arc::downgrade(&broker);
+        let checking = founding::check_cluster(Arc::clone(&broker));
+        watch.task(Kind::CheckCluster, checking);
+        watch.task(Kind::Duties, duties::follow(weak()));
+        watch.task(Kind::Leaders, leaders::follow(weak()));
+        watch.task(Kind::Replacement, replacement::follow(weak()));
+        watch.task(Kind::Asides, asides::follow(weak()));
+        watch.task(Kind::Reopen, reopen::follow(weak()));
+        watch.task(Kind::Repair, repair::follow(weak()));
         register(&broker).await?;
         let applied = broker.catalog().watch();
         let done = reconcile::once(&broker).await;
-        let following = reconcile::follow(Arc::clone(&broker), applied, done, stopped.clone());
-        tokio::spawn(following);
+        let following = reconcile::follow(Arc::clone(&broker), applied, done);
+        watch.task(Kind::Reconcile, following);
         let led = async {
             for topic in broker.topics().all() {
                 broker.until_led(&topic.id).await;
@@ -95,17 +114,16 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
         let _ = tokio::time::timeout(LEADERS_WAIT, led).await;
         Ok(())
     };
-    let mut fatal = broker.fatal();
+    let mut fatal = watch.fatal();
     let booted = tokio::select! {
         booted = boot => booted,
-        why = until_fatal(&mut fatal) => Err(StartError::Fatal(why)),
+        why = until_fatal(&mut fatal) => Err(why),
     };
-    let accepting = tokio::spawn(listener::accept(Arc::clone(&broker), listener, stopped));
+    let accepting = listener::accept(Arc::clone(&broker), listener);
     let running = Running {
-        broker,
+        begun,
         address,
-        stop,
-        accepting,
+        accepting: watch.task(Kind::Accept, accepting),
         threads,
     };
     match booted {
@@ -117,11 +135,13 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
     }
 }
 
-async fn until_fatal(fatal: &mut watch::Receiver<Option<String>>) -> String {
-    match fatal.wait_for(Option::is_some).await {
-        Ok(why) => why.clone().unwrap_or_default(),
-        Err(_) => std::future::pending().await,
+async fn until_fatal(fatal: &mut watch::Receiver<Option<Fatal>>) -> StartError {
+    if let Ok(why) = fatal.wait_for(Option::is_some).await
+        && let Some(why) = why.clone()
+    {
+        return why.into();
     }
+    std::future::pending().await
 }
 
 fn bind(address: SocketAddr, insecure: bool) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -133,25 +153,21 @@ fn bind(address: SocketAddr, insecure: bool) -> Result<(TcpListener, SocketAddr)
 }
 
 /// Begins the links to other nodes, which may ask from now on.
-fn begin_links(
-    broker: &Arc<Broker>,
-    listener: Option<TcpListener>,
-    stopped: &watch::Receiver<bool>,
-) -> Result<(), StartError> {
+fn begin_links(broker: &Arc<Broker>, listener: Option<TcpListener>) -> Result<(), StartError> {
     let host = Arc::new(NodeHost::new(broker));
-    let peers = Arc::new(Peers::start(host).map_err(StartError::Thread)?);
+    let watch = broker.watch();
+    let peers = Arc::new(Peers::start(host, watch).map_err(StartError::Thread)?);
     if let Some(listen) = broker.config().controller_listen {
         let advertised = broker.config().controller_advertised.clone();
         let bound = || (listen.ip().to_string(), listen.port());
         broker.set_peer_address(advertised.unwrap_or_else(bound));
     }
-    let accepting =
-        listener.map(|listener| peers::serve(listener, Arc::clone(&peers), stopped.clone()));
+    let accepting = listener.map(|listener| peers::serve(listener, Arc::clone(&peers)));
     if !broker.set_peers(peers) {
         return Err(StartError::Fatal("the links were begun twice".to_owned()));
     }
     if let Some(accepting) = accepting {
-        tokio::spawn(accepting);
+        watch.task(Kind::AcceptNodes, accepting);
     }
     Ok(())
 }
@@ -169,8 +185,8 @@ async fn register(broker: &Arc<Broker>) -> Result<(), StartError> {
         registered?;
     } else {
         warn!("nobody leads the controller's group: serving what was known before");
-        let broker = Arc::clone(broker);
-        tokio::spawn(async move {
+        let (watch, broker) = (broker.watch().clone(), Arc::clone(broker));
+        watch.task(Kind::LateRegistration, async move {
             if let Err(error) = founding::register(&broker).await {
                 broker.fail(&error.to_string());
             }
@@ -199,14 +215,7 @@ pub async fn run(
         }
     };
     ready(running.address());
-    let mut fatal = running.broker.fatal();
-    tokio::select! {
-        () = &mut shutdown => running.stop().await,
-        why = until_fatal(&mut fatal) => {
-            let _ = running.stop().await;
-            Err(StartError::Fatal(why))
-        }
-    }
+    running.serve(shutdown).await
 }
 
 impl Running {
@@ -219,7 +228,32 @@ impl Running {
     /// How often the flusher was woken, for tests of what a produce costs.
     #[must_use]
     pub fn flusher_wakes(&self) -> u64 {
-        self.broker.runtime().flusher_wakes()
+        self.begun.0.runtime().flusher_wakes()
+    }
+
+    /// Serves until `shutdown`, or until it must not go on.
+    async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+        let mut fatal = self.begun.0.watch().fatal();
+        tokio::select! {
+            () = shutdown => self.stop().await,
+            why = until_fatal(&mut fatal) => {
+                // Whatever is wrong may hold up what a stop waits for.
+                let _ = tokio::time::timeout(FATAL_STOP, self.stop()).await;
+                Err(why)
+            }
+        }
+    }
+
+    /// The node, for tests of its parts.
+    #[cfg(test)]
+    pub(crate) fn broker(&self) -> &Arc<Broker> {
+        &self.begun.0
+    }
+
+    /// The same as [`run`] does once it has started, for tests of its end.
+    #[cfg(test)]
+    pub(crate) async fn until_it_ends(self) -> Result<(), StartError> {
+        self.serve(std::future::pending()).await
     }
 
     /// Stops: answers what has been asked, then makes everything durable and closes the data
@@ -229,15 +263,16 @@ impl Running {
     /// Where the disk refuses, or had failed before.
     pub async fn stop(self) -> Result<(), StartError> {
         let Self {
-            broker,
-            stop,
+            begun,
             mut accepting,
             threads,
             ..
         } = self;
-        let _ = stop.send(true);
+        let broker = Arc::clone(&begun.0);
+        let fatal = broker.watch().fatal();
+        broker.watch().drain();
         // After a failed flush there is nothing to wait for: what is asked can never be answered.
-        let failed = broker.fatal().borrow().is_some();
+        let failed = fatal.borrow().is_some();
         let drain = if failed {
             Duration::ZERO
         } else {
@@ -256,14 +291,17 @@ impl Running {
             }
         }
         broker.end_threads();
-        let failed = broker.fatal().borrow().clone();
-        let closed = tokio::task::spawn_blocking(move || {
+        let failed = fatal.borrow().clone();
+        let closing = Arc::clone(&broker);
+        let closed = closing.blocking(Kind::Files, move || {
             for thread in threads {
+                // How it ended is known.
                 let _ = thread.join();
             }
+            broker.finish_files();
             broker.checkpointer().finish();
             match failed {
-                Some(why) => Err(StartError::Fatal(why)),
+                Some(why) => Err(StartError::from(why)),
                 None => broker
                     .runtime()
                     .close()
@@ -289,7 +327,7 @@ async fn open(broker: &Arc<Broker>) -> Result<(), StartError> {
     let mut backoff = Backoff::default();
     loop {
         let on_thread = Arc::clone(broker);
-        let opening = tokio::task::spawn_blocking(move || open_once(&on_thread));
+        let opening = broker.blocking(Kind::Files, move || open_once(&on_thread));
         let opened = opening.await;
         let data = &broker.config().data_dir;
         match opened.unwrap_or_else(|e| Err(Opening::Ends(StartError::Fatal(e.to_string())))) {
@@ -439,43 +477,42 @@ fn ticks(time: Duration) -> u32 {
 }
 
 fn start_threads(broker: &Arc<Broker>) -> Result<Vec<thread::JoinHandle<()>>, StartError> {
-    let spawn = |name: &str, body: fn(Weak<Broker>)| {
-        let broker = Arc::downgrade(broker);
-        let thread = thread::Builder::new().name(name.to_owned());
-        thread
-            .spawn(move || body(broker))
-            .map_err(StartError::Thread)
+    let start = |kind, step: fn(Arc<Broker>) -> ControlFlow<()>| {
+        let (watch, broker) = (broker.watch(), Arc::downgrade(broker));
+        let step = move || match broker.upgrade() {
+            Some(broker) => step(broker),
+            None => ControlFlow::Break(()),
+        };
+        watch.thread(kind, step).map_err(StartError::Thread)
     };
-    let flusher = spawn("flusher", flush)?;
+    let flusher = start(Kind::Flusher, flush)?;
     broker.set_flusher(flusher.thread().clone());
     flusher.thread().unpark();
-    let ticker = spawn("ticker", tick)?;
+    let ticker = start(Kind::Ticker, tick)?;
     Ok(vec![flusher, ticker])
 }
 
 /// The flusher: a round starts when the last one ends and takes all that has come meanwhile.
-fn flush(broker: Weak<Broker>) {
-    while let Some(broker) = broker.upgrade().filter(|broker| !broker.is_stopping()) {
-        match burst::run(&broker, || broker.runtime().flush_once()) {
-            Ok(true) => {}
-            Ok(false) => {
-                drop(broker);
-                thread::park();
-            }
-            Err(error) => {
-                broker.fail(&format!("the node's write-ahead log failed: {error}"));
-                return;
-            }
+fn flush(broker: Arc<Broker>) -> ControlFlow<()> {
+    match burst::run(&broker, || broker.runtime().flush_once()) {
+        Ok(true) => {}
+        Ok(false) => {
+            drop(broker);
+            thread::park();
+        }
+        Err(error) => {
+            broker.fail(&format!("the node's write-ahead log failed: {error}"));
+            return ControlFlow::Break(());
         }
     }
+    ControlFlow::Continue(())
 }
 
-fn tick(broker: Weak<Broker>) {
-    while let Some(broker) = broker.upgrade().filter(|broker| !broker.is_stopping()) {
-        burst::run(&broker, || broker.runtime().tick());
-        drop(broker);
-        thread::sleep(TICK);
-    }
+fn tick(broker: Arc<Broker>) -> ControlFlow<()> {
+    burst::run(&broker, || broker.runtime().tick());
+    drop(broker);
+    thread::sleep(TICK);
+    ControlFlow::Continue(())
 }
 
 /// Says what was started, in a few lines.

@@ -75,11 +75,13 @@ pub enum Bug {
     DamageForgotten,
     /// X1: bytes that were read from the disk are not looked at.
     UnverifiedColdRead,
+    /// F4: the numbers of a change are taken when it has been written, and not before it is sent.
+    NumbersAfterAwait,
 }
 
 impl Bug {
     /// All of them, for a hunt.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::AckBeforePersist,
         Self::FollowerAckBeforePersist,
         Self::SkipI4Barrier,
@@ -112,6 +114,7 @@ impl Bug {
         Self::AsideNotSynced,
         Self::DamageForgotten,
         Self::UnverifiedColdRead,
+        Self::NumbersAfterAwait,
     ];
 
     /// The name that a hunt is asked for.
@@ -150,6 +153,7 @@ impl Bug {
             Self::AsideNotSynced => "aside_not_synced",
             Self::DamageForgotten => "damage_forgotten",
             Self::UnverifiedColdRead => "unverified_cold_read",
+            Self::NumbersAfterAwait => "numbers_after_await",
         }
     }
 

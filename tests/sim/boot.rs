@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use riverrun_replication::controller::{ClosedTopics, Controller, PartitionImage};
 use riverrun_replication::leaders::LeaderTable;
 use riverrun_replication::node::{GroupOrder, Node, NodeSettings, OpenError, Unopened};
+use riverrun_replication::proposer::{Outcomes, Proposer};
 use riverrun_replication::reconciler::{Me, Order, Standing, order};
 use riverrun_replication::shard::{Input, Shard};
 use riverrun_replication::{GroupConfig, GroupSettings, PartitionHandle};
@@ -16,6 +17,7 @@ use riverrun_storage::planted::{self, Bug};
 use riverrun_storage::{EntryKind, LogConfig, LogIdentity};
 use uuid::Uuid;
 
+use crate::changes::start_token;
 use crate::clock::MS;
 use crate::host::{Flusher, Fuse, Process, View, data_dir};
 use crate::invariants::Violation;
@@ -154,6 +156,9 @@ impl World {
             known: None,
             coming: None,
             answered: BTreeMap::new(),
+            proposer: Proposer::new(start_token(self.plan.seed, node, life)),
+            outcomes: Outcomes::default(),
+            change: None,
         };
         for unopened in &opened.unopened {
             self.mark_short(unopened.identity.group, node);
@@ -181,6 +186,7 @@ impl World {
         let first_tick = self.rng.between(0, self.plan.tick_us);
         self.clock.after(first_tick, Event::Tick { node, life });
         self.turn(node, inputs);
+        self.begin_changes(node);
         self.come_back(node);
         self.reconcile(node);
     }

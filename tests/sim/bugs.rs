@@ -61,6 +61,7 @@ pub fn named_by(bug: Bug) -> &'static [&'static str] {
             "one_value_at_one_offset",
         ],
         Bug::AsideNotSynced => &["recovery_accepts_what_a_crash_leaves"],
+        Bug::NumbersAfterAwait => &["what_is_changed_was_asked_for"],
         Bug::R1 => &["acknowledged_is_never_lost"],
         Bug::R2b => &["acknowledged_is_never_lost", "what_is_counted_is_held"],
         Bug::R3 => &[

@@ -12,6 +12,7 @@ use riverrun_replication::leaders::LeaderTable;
 use riverrun_replication::members::Members;
 use riverrun_replication::node::{Node, RoundUnderWay, Unopened};
 use riverrun_replication::partition::Partition;
+use riverrun_replication::proposer::{Outcomes, Proposer};
 use riverrun_replication::reconciler::{Here, Standing};
 use riverrun_replication::shard::{Input, Shard};
 use riverrun_storage::disk::mem::{MemDisk, MemSnapshot, Operation, SlowSyncs, Times};
@@ -19,6 +20,7 @@ use riverrun_storage::node::{NodeError, RoundResult};
 use riverrun_storage::{LogEntry, LogReader};
 use uuid::Uuid;
 
+use crate::changes::UnderWay;
 use crate::coming::Coming;
 use crate::invariants::{Checked, offsets_dense};
 use crate::mark::Mark;
@@ -201,6 +203,12 @@ pub struct Process {
     pub coming: Option<Coming>,
     /// The newest term that was answered for each group.
     pub answered: BTreeMap<u64, u64>,
+    /// The numbers of its changes.
+    pub proposer: Proposer,
+    /// What came of what it applied last.
+    pub outcomes: Outcomes,
+    /// The change that it is at.
+    pub change: Option<UnderWay>,
 }
 
 impl Process {

@@ -14,6 +14,7 @@
 //! | `world` | the queue of events, turns and their effects |
 //! | `workload`, `reader`, `history` | clients, consumers, and what they were told |
 //! | `operator`, `members` | brokers, topics, replacement of replicas; the members of groups |
+//! | `changes` | changes of the cluster that nodes propose, and nobody waits for to the end |
 //! | `topics` | topics that are deleted, and their namesakes |
 //! | `nemesis`, `story` | faults; faults that follow each other on purpose |
 //! | `words` | replicas that cannot go on: what their leaders say, and who takes their place |
@@ -26,6 +27,7 @@
 
 pub mod boot;
 pub mod bugs;
+pub mod changes;
 pub mod clock;
 pub mod coming;
 pub mod history;

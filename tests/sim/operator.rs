@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::BytesMut;
 use riverrun_record::{Limits, validate};
 use riverrun_replication::conf;
 use riverrun_replication::controller::{
@@ -274,15 +275,20 @@ impl World {
         let Ok(batch) = encode_batch(commands) else {
             return;
         };
-        let limits = Limits::new(self.clock.now_ms());
-        let Ok(summary) = validate(&batch, &limits) else {
-            return;
-        };
         self.operator.requests += 1;
         let ticket = Ticket {
             connection: OPERATOR,
             request: self.operator.requests,
             slot: 0,
+        };
+        self.write_batch(leader, batch, ticket);
+    }
+
+    /// Writes a batch of commands to group 0.
+    pub fn write_batch(&mut self, leader: usize, batch: BytesMut, ticket: Ticket) {
+        let limits = Limits::new(self.clock.now_ms());
+        let Ok(summary) = validate(&batch, &limits) else {
+            return;
         };
         let produce = Produce {
             ticket,

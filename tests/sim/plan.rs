@@ -3,6 +3,7 @@
 //! Swarm testing: each seed switches whole classes of faults on or off and draws sizes and rates,
 //! since a run with every fault at once hides what only shows when one of them is missing.
 
+use crate::changes::ChangesPlan;
 use crate::clock::{MS, SECOND};
 use crate::rng::Rng;
 use crate::story::Story;
@@ -198,6 +199,8 @@ pub struct Plan {
     pub story_every_us: u64,
     /// Mean time between two deletions of a topic, where there are any.
     pub delete_every_us: Option<u64>,
+    /// Changes that nodes propose, where there are any.
+    pub changes: Option<ChangesPlan>,
     /// Mean time that a stopped process stays down.
     pub down_us: u64,
     /// The node that may lose what it had synced. One a run, so that never a majority does.
@@ -278,6 +281,7 @@ impl Plan {
             stories: Vec::new(),
             story_every_us: 0,
             delete_every_us: None,
+            changes: None,
             down_us: rng.between(50, 3000) * MS,
             victim: rng.index(nodes),
             skew_permille: if rng.coin() { rng.between(0, 200) } else { 0 },
@@ -303,6 +307,7 @@ impl Plan {
             plan.delete_every_us = Some(topics.between(least, most));
         }
         if !options.bench {
+            plan.changes = ChangesPlan::draw(&mut Rng::stream(seed, "changes"));
             plan.found_with(&mut Rng::stream(seed, "founding"));
         }
         if options.bench {

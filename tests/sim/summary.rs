@@ -22,6 +22,8 @@ pub struct Summary {
     pub frames_lost: u64,
     pub announcements: u64,
     pub topics_deleted: u64,
+    pub changes_asked: u64,
+    pub changes_told: u64,
     pub taken_for_dead: u64,
     pub disks_hung: u64,
     pub disk_errors: u64,
@@ -50,7 +52,7 @@ impl Summary {
         }
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 32] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 34] {
         [
             ("runs", &mut self.runs),
             ("simulated us", &mut self.simulated_us),
@@ -70,6 +72,8 @@ impl Summary {
             ("network cuts", &mut self.network_cuts),
             ("frames lost", &mut self.frames_lost),
             ("topics deleted", &mut self.topics_deleted),
+            ("changes asked for", &mut self.changes_asked),
+            ("changes told of", &mut self.changes_told),
             ("announcements heard", &mut self.announcements),
             ("nodes taken for dead", &mut self.taken_for_dead),
             ("disks hung", &mut self.disks_hung),
@@ -93,7 +97,7 @@ impl Summary {
         ]
     }
 
-    fn fields(&self) -> [(&'static str, u64); 32] {
+    fn fields(&self) -> [(&'static str, u64); 34] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }

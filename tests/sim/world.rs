@@ -11,6 +11,7 @@ use riverrun_replication::{Produce, ProduceError, Role, Ticket, Word};
 use riverrun_storage::{EntryKind, LogEntry};
 use uuid::Uuid;
 
+use crate::changes::{self, CHANGE, Changes};
 use crate::clock::{Clock, MS};
 use crate::coming::{Question, Reply};
 use crate::history::History;
@@ -124,6 +125,17 @@ pub enum Event {
         to: usize,
         command: Box<Command>,
     },
+    Change {
+        node: usize,
+        life: u64,
+        step: changes::Step,
+    },
+    ChangeAsked {
+        from: usize,
+        to: usize,
+        number: u64,
+        batch: Bytes,
+    },
     Links,
     Announced {
         from: usize,
@@ -200,6 +212,8 @@ pub struct World {
     pub every_group: BTreeMap<u64, usize>,
     /// Topics that were deleted.
     pub topics: Topics,
+    /// Changes that nodes propose.
+    pub changes: Changes,
     /// Nodes on which a `write.caching` group may have lost what it held in memory.
     pub short: BTreeMap<u64, BTreeSet<usize>>,
     /// `write.caching` groups a majority of which lost its memory: loss is within the promise.
@@ -259,6 +273,7 @@ impl World {
             groups: BTreeMap::new(),
             every_group: BTreeMap::new(),
             topics: Topics::new(&plan),
+            changes: Changes::new(&plan),
             short: BTreeMap::new(),
             excused: BTreeSet::new(),
             counted: BTreeMap::new(),
@@ -348,6 +363,8 @@ impl World {
         | Event::Announced { to: node, .. }
         | Event::Gone { by: node, .. }
         | Event::Closed { to: node, .. }
+        | Event::Change { node, .. }
+        | Event::ChangeAsked { to: node, .. }
         | Event::Unreachable { node, .. }
         | Event::Lane { node, .. }
         | Event::Work { node, .. }
@@ -408,6 +425,15 @@ impl World {
                 self.told_word(node, &word);
             }
             Event::Proposed { to, command } => self.write_commands(to, &[*command]),
+            Event::Change { node, life, step } if self.lives(node, life) => {
+                self.change(node, step);
+            }
+            Event::ChangeAsked {
+                from,
+                to,
+                number,
+                batch,
+            } => self.change_is_asked_for(from, to, number, &batch),
             Event::Links => self.look_after_links(),
             Event::Announced {
                 from,
@@ -650,6 +676,9 @@ impl World {
                 self.note_promise(process, &message);
                 self.watch(message, turn);
             }
+            Effect::Produced { ticket, outcome } if ticket.connection == CHANGE => {
+                self.change_is_answered(node, ticket, &outcome);
+            }
             Effect::Produced { ticket, outcome } => {
                 let leader = match outcome {
                     Err(ProduceError::NotLeader) => self.hint(process, ticket),
@@ -718,6 +747,7 @@ impl World {
                 self.check(checked);
                 self.look_at_replaced(&outcomes, batch);
                 self.look_at_topics(&process.controller);
+                self.look_at_changes(node, process, batch, outcomes);
             }
             Err(error) => {
                 let detail = format!("node {node}: {error}");

@@ -19,7 +19,9 @@ pub(crate) enum Format {
 /// An append-only event log you can join at any point, spoken to with any Kafka client.
 #[derive(Debug, Parser)]
 #[command(name = "riverrun", version, propagate_version = true)]
-#[command(after_help = "Exit status: 0 done, 1 failed, 2 called wrongly, 10 not healthy.")]
+#[command(
+    after_help = "Exit status: 0 done, 1 failed, 2 called wrongly, 10 not healthy, 70 a fault of the program."
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

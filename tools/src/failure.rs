@@ -72,11 +72,16 @@ pub(crate) fn finish(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::from(10);
     }
     report(&error);
+    status(&error)
+}
+
+/// The exit status of a failed command.
+fn status(error: &anyhow::Error) -> ExitCode {
     if error.is::<Usage>() {
-        ExitCode::from(2)
-    } else {
-        ExitCode::FAILURE
+        return ExitCode::from(2);
     }
+    let of_node = error.downcast_ref().map(StartError::exit_status);
+    of_node.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// Prints one error, with its causes and the next step where one is known.
@@ -129,6 +134,9 @@ fn start_again(error: &StartError) -> &'static str {
         StartError::Thread(_) => "allow the process more threads (`ulimit -u`)",
         StartError::Fatal(_) => {
             "see that its disk is whole and has room, and start again: what was acknowledged is there"
+        }
+        StartError::Ended { .. } => {
+            "start it again: what was acknowledged is there; this is a fault of the program, which its log describes"
         }
         _ => "see the lines above",
     }

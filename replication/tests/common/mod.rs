@@ -103,6 +103,7 @@ impl Host for TestHost {
     fn contradicted(&self, group: u64) {
         panic!("nobody contradicts group {group}");
     }
+    fn turn_panicked(&self) {}
 }
 
 pub(crate) struct TestNode {

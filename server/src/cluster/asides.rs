@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::replacement::words;
 use crate::broker::Broker;
+use crate::watched::Kind;
 
 /// How often it is looked at what was set aside.
 const EVERY: Duration = Duration::from_secs(1);
@@ -44,7 +45,7 @@ pub(crate) async fn follow(broker: Weak<Broker>) {
 }
 
 /// Looks once; true where something may be done soon.
-async fn once(broker: &Arc<Broker>) -> bool {
+pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
     let own = broker.config().node_id;
     let removed: BTreeSet<Uuid> = broker.catalog().read(|image| {
         let removed = image.removed.iter();
@@ -52,7 +53,7 @@ async fn once(broker: &Arc<Broker>) -> bool {
         mine.map(|(id, _)| *id).collect()
     });
     let on_thread = Arc::clone(broker);
-    let listed = tokio::task::spawn_blocking(move || {
+    let listed = broker.blocking(Kind::Files, move || {
         let node = on_thread.runtime().node();
         node.name_strays()?;
         node.asides()
@@ -122,7 +123,7 @@ async fn say_gone(broker: &Arc<Broker>, removed: &BTreeSet<Uuid>) {
 
 async fn delete(broker: &Arc<Broker>, names: Vec<String>) -> bool {
     let on_thread = Arc::clone(broker);
-    let deleted = tokio::task::spawn_blocking(move || {
+    let deleted = broker.blocking(Kind::Files, move || {
         let node = on_thread.runtime().node();
         names.iter().try_for_each(|name| node.delete_aside(name))
     });

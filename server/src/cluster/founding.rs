@@ -167,10 +167,9 @@ async fn rejoin(broker: &Arc<Broker>, known: &Known, lost: &Unopened) -> Result<
         "the controller's log of this node cannot be used: another replica takes its place"
     );
     let rejoined = join(broker, at, lost.identity.replica).await?;
-    let on_thread = Arc::clone(broker);
-    let aside = blocking(move || {
-        let runtime = on_thread.runtime();
-        burst::run(&on_thread, || {
+    let aside = blocking(broker, |broker| {
+        let runtime = broker.runtime();
+        burst::run(broker, || {
             runtime.set_aside(CONTROLLER_GROUP, Reason::Replaced)
         })
         .map_err(|error| error.to_string())
@@ -210,9 +209,8 @@ pub(crate) async fn register(broker: &Arc<Broker>) -> Result<(), StartError> {
 /// it met a damage of its WAL (R12).
 async fn note_registered(broker: &Arc<Broker>) -> Result<(), StartError> {
     let ordered_below = broker.catalog().read(|image| image.next_replica);
-    let on_thread = Arc::clone(broker);
-    let noted = blocking(move || {
-        let store = on_thread.runtime().node().store();
+    let noted = blocking(broker, move |broker| {
+        let store = broker.runtime().node().store();
         store
             .is_heard()
             .and_then(|()| store.bound_damage(ordered_below))
@@ -267,14 +265,18 @@ async fn on_disk<T: Send + 'static>(
     broker: &Arc<Broker>,
     f: impl FnOnce(&Node) -> io::Result<T> + Send + 'static,
 ) -> Result<T, String> {
-    let broker = Arc::clone(broker);
-    blocking(move || f(broker.runtime().node()).map_err(|error| error.to_string())).await
+    let f = move |broker: &Arc<Broker>| f(broker.runtime().node());
+    blocking(broker, move |broker| {
+        f(broker).map_err(|error| error.to_string())
+    })
+    .await
 }
 
 async fn blocking<T: Send + 'static>(
-    f: impl FnOnce() -> Result<T, String> + Send + 'static,
+    broker: &Arc<Broker>,
+    f: impl FnOnce(&Arc<Broker>) -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
-    let done = tokio::task::spawn_blocking(f).await;
+    let done = broker.on_files(f).await;
     done.unwrap_or_else(|error| Err(error.to_string()))
 }
 
@@ -551,15 +553,13 @@ async fn create_group_0(broker: &Arc<Broker>, known: &Known) -> Result<(), Strin
     let order = known
         .order(directory, settings)
         .ok_or("the cluster has no replica for this directory")?;
-    let on_thread = Arc::clone(broker);
-    blocking(move || {
-        let broker = on_thread;
+    blocking(broker, move |broker| {
         let store = broker.runtime().node().store();
         store
             .set_cluster_id(id)
             .map_err(|error| error.to_string())?;
         broker.set_cluster_id(id);
-        burst::run(&broker, || broker.runtime().create_group(&order))
+        burst::run(broker, || broker.runtime().create_group(&order))
             .map(drop)
             .map_err(|error| error.to_string())
     })

@@ -42,15 +42,12 @@ pub(crate) async fn handle(call: Call, request: InitProducerIdRequest) -> InitPr
 
 /// An id of those that the controller gives out; on a node that is cut off nobody waits for one.
 async fn from_controller(broker: &Arc<Broker>) -> Result<i64, ChangeError> {
-    let on_task = Arc::clone(broker);
     let unreachable = || Err(ProduceError::NotLeader.into());
     if broker.is_cut_off() {
         return unreachable();
     }
-    // A change of the cluster is never cut short; that nobody waits for it any more is no matter.
-    let next = tokio::spawn(async move { on_task.next_producer_id().await });
     tokio::select! {
-        next = next => next.unwrap_or(Err(ChangeError::Stopping)),
+        next = broker.next_producer_id() => next,
         () = broker.until_cut_off() => unreachable(),
     }
 }

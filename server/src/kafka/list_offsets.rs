@@ -18,6 +18,7 @@ use tracing::warn;
 use super::Call;
 use crate::partition::Partition;
 use crate::repair;
+use crate::watched::Kind;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -154,7 +155,7 @@ async fn offset(
         // It is searched for in the log, which may have to be read from the disk.
         let turn = Arc::clone(call.broker.disk_reads()).acquire_owned().await;
         let at = Arc::clone(at);
-        let search = tokio::task::spawn_blocking(move || {
+        let search = call.broker.blocking(Kind::DiskSearch, move || {
             let found = look_up(&at, timestamp, &published, read_committed);
             drop(turn);
             found

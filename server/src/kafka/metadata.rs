@@ -76,7 +76,7 @@ fn missing_topics(call: &Call, request: &MetadataRequest) -> Vec<String> {
     names
 }
 
-async fn create(call: &Call, names: Vec<String>) {
+pub(crate) async fn create(call: &Call, names: Vec<String>) {
     let broker = &call.broker;
     let partitions = broker.config().num_partitions;
     let created = broker

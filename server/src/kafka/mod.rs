@@ -20,6 +20,7 @@ use crate::net::answer::Answer;
 use crate::net::connection::{Connection, Pending};
 use crate::net::frames::Frame;
 use crate::net::memory::Lease;
+use crate::watched::{Kind, Watch};
 
 pub(crate) mod api_versions;
 pub(crate) mod create_partitions;
@@ -263,24 +264,58 @@ pub(crate) fn step(
         }
         Handler::Plain(handle) => {
             let reply = handle(call, &mut reader)?;
-            reply_to(connection, reply, lease);
+            reply_to(broker.watch(), connection, reply, lease);
             Ok(())
         }
     }
 }
 
-fn reply_to(connection: &Arc<Connection>, reply: Reply, lease: Lease) {
+/// The answer to a request that has to wait. Where it is not given, whatever the reason, no later request of
+/// the connection could ever be answered: it is closed.
+pub(crate) struct Promised {
+    connection: Arc<Connection>,
+    kept: bool,
+}
+
+impl Promised {
+    pub(crate) fn new(connection: &Arc<Connection>) -> Self {
+        Self {
+            connection: Arc::clone(connection),
+            kept: false,
+        }
+    }
+
+    fn keep(mut self, request: u64, answer: Answer) {
+        self.kept = true;
+        self.connection.answer(request, answer);
+    }
+
+    /// Somebody else answers.
+    pub(crate) fn hand_over(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Promised {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.connection.hang_up();
+        }
+    }
+}
+
+fn reply_to(watch: &Watch, connection: &Arc<Connection>, reply: Reply, lease: Lease) {
     let request = connection.open(Pending::Task, lease, 0);
     match reply {
         Reply::Now(answer) => connection.answer(request, answer),
         Reply::Later(answer) => {
-            let connection = Arc::clone(connection);
-            tokio::spawn(async move {
+            let promised = Promised::new(connection);
+            watch.task(Kind::Request, async move {
                 match answer.await {
-                    Ok(answer) => connection.answer(request, answer),
+                    Ok(answer) => promised.keep(request, answer),
                     Err(refusal) => {
-                        warn!(peer = %connection.peer(), %refusal, "closing a connection");
-                        connection.hang_up();
+                        let peer = promised.connection.peer();
+                        warn!(%peer, %refusal, "closing a connection");
                     }
                 }
             });

@@ -296,60 +296,66 @@ enum Ended {
     Broken,
 }
 
-/// Serves a connection until it ends.
-pub(crate) async fn serve(
+/// Serves a connection until it ends. From now on it is known, and forgotten when what is returned is
+/// dropped, whether or not that was ever polled.
+pub(crate) fn serve(
     broker: Arc<Broker>,
     connection: Arc<Connection>,
-    stop: watch::Receiver<bool>,
-) {
-    let _leave = Leave {
-        broker: &broker,
-        connection: &connection,
-    };
-    let mut task = Task {
-        broker: &broker,
-        connection: &connection,
-        assembler: Assembler::new(broker.config().max_request_bytes),
-        blocked_since: None,
-        draining: false,
-        leaves_at: None,
-        heard_at: Instant::now(),
-        frame_since: None,
-        heard_anything: false,
-    };
-    if let Some(until) = broker.held_until(&connection) {
-        let mut stop = stop.clone();
-        let _ = timeout_at(until, stop.wait_for(|stop| *stop)).await;
-        task.heard_at = Instant::now();
-    }
-    let ended = task.run(stop).await;
-    match ended {
-        Ended::Eof | Ended::Drained | Ended::Broken | Ended::Io(_) => {
-            debug!(peer = %connection.peer, reason = %ended, "connection ended");
-        }
-        Ended::Frame(_) | Ended::Refused(_) | Ended::Silent(_) | Ended::SentAway => {
-            let client = connection.client();
-            let client = client.as_deref().unwrap_or("unknown");
-            if let Some(left_out) = broker.refused_log().take(Instant::now()) {
-                info!(peer = %connection.peer, client, reason = %ended, left_out, "closed a connection");
-            }
-        }
-    }
+) -> impl Future<Output = ()> + Send {
+    broker.connections().insert(Arc::clone(&connection));
+    let known = Known { broker, connection };
+    async move { known.serve().await }
 }
 
-/// What is left of a connection when its task ends, by a panic too.
-struct Leave<'a> {
-    broker: &'a Broker,
-    connection: &'a Arc<Connection>,
+/// A connection that is known. What is left of it goes when its task ends, however it does.
+struct Known {
+    broker: Arc<Broker>,
+    connection: Arc<Connection>,
 }
 
-impl Drop for Leave<'_> {
+impl Drop for Known {
     fn drop(&mut self) {
         self.broker.connections().remove(self.connection.id);
         for (_, fetch) in self.connection.parked() {
             fetch.forget();
         }
         self.connection.answers.close();
+    }
+}
+
+impl Known {
+    async fn serve(&self) {
+        let Self { broker, connection } = self;
+        let stop = broker.watch().draining();
+        let mut task = Task {
+            broker,
+            connection,
+            assembler: Assembler::new(broker.config().max_request_bytes),
+            blocked_since: None,
+            draining: false,
+            leaves_at: None,
+            heard_at: Instant::now(),
+            frame_since: None,
+            heard_anything: false,
+        };
+        if let Some(until) = broker.held_until(connection) {
+            let mut stop = stop.clone();
+            let _ = timeout_at(until, stop.wait_for(|stop| *stop)).await;
+            task.heard_at = Instant::now();
+        }
+        let ended = task.run(stop).await;
+        match ended {
+            Ended::Eof | Ended::Drained | Ended::Broken | Ended::Io(_) => {
+                debug!(peer = %connection.peer, reason = %ended, "connection ended");
+            }
+            Ended::Frame(_) | Ended::Refused(_) | Ended::Silent(_) | Ended::SentAway => {
+                let client = connection.client();
+                let client = client.as_deref().unwrap_or("unknown");
+                if let Some(left_out) = broker.refused_log().take(Instant::now()) {
+                    info!(peer = %connection.peer, client, reason = %ended, left_out, "closed a connection");
+                }
+            }
+        }
     }
 }
 
@@ -419,7 +425,7 @@ impl Task<'_> {
                         return ended;
                     }
                 }
-                _ = stop.changed(), if !self.draining => {
+                _ = stop.wait_for(|stop| *stop), if !self.draining => {
                     self.drain();
                 }
             }

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::connection::{self, Connection};
 use crate::broker::Broker;
 use crate::error::StartError;
+use crate::watched::Kind;
 
 const BACKLOG: u32 = 1024;
 /// Pause after a failed accept; most often the process is out of file descriptors.
@@ -42,17 +42,14 @@ pub(crate) fn bind(address: SocketAddr, insecure: bool) -> Result<TcpListener, S
 }
 
 /// Accepts until `stop`, then waits until every connection is drained.
-pub(crate) async fn accept(
-    broker: Arc<Broker>,
-    listener: TcpListener,
-    mut stop: watch::Receiver<bool>,
-) {
+pub(crate) async fn accept(broker: Arc<Broker>, listener: TcpListener) {
+    let mut stop = broker.watch().draining();
     let mut tasks = JoinSet::new();
     let mut next_id = 1_u64;
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.changed() => break,
+            _ = stop.wait_for(|stop| *stop) => break,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
             accepted = listener.accept() => accepted,
         };
@@ -79,12 +76,8 @@ pub(crate) async fn accept(
             Err(_gone_already) => continue,
         };
         next_id += 1;
-        broker.connections().insert(Arc::clone(&connection));
-        tasks.spawn(connection::serve(
-            Arc::clone(&broker),
-            connection,
-            stop.clone(),
-        ));
+        let serving = connection::serve(Arc::clone(&broker), connection);
+        broker.watch().in_set(&mut tasks, Kind::Connection, serving);
     }
     drop(listener);
     while tasks.join_next().await.is_some() {}

@@ -8,13 +8,14 @@ use riverrun_replication::frame::{
     Answered, Frame, FrameError, Hello, Purpose, Refusal, RefusalCode,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::dial::{self, DialError};
 use super::{PeerHost, Peers, Shared, answering, receive};
+use crate::watched::Kind;
 
 /// Connections that have not introduced themselves.
 const MAX_GREETING: usize = 256;
@@ -26,13 +27,10 @@ const GREETING: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts nodes until `stop`, or until the links are stopped; then ends their connections.
-pub(crate) async fn serve<H: PeerHost>(
-    listener: TcpListener,
-    peers: Arc<Peers<H>>,
-    mut stop: watch::Receiver<bool>,
-) {
+pub(crate) async fn serve<H: PeerHost>(listener: TcpListener, peers: Arc<Peers<H>>) {
     let shared = Arc::clone(&peers.shared);
     drop(peers);
+    let mut stop = shared.watch.draining();
     let mut stopped = shared.stop.subscribe();
     let greeting = Arc::new(Semaphore::new(MAX_GREETING));
     let [links, callers] = [(); 2].map(|()| Arc::new(Semaphore::new(MAX_OF_A_PURPOSE)));
@@ -64,7 +62,10 @@ pub(crate) async fn serve<H: PeerHost>(
             links: Arc::clone(&links),
             callers: Arc::clone(&callers),
         };
-        tasks.spawn(guest.welcome(Arc::clone(&shared), stream, permit));
+        let welcome = guest.welcome(Arc::clone(&shared), stream, permit);
+        shared
+            .watch
+            .in_set(&mut tasks, Kind::NodeConnection, welcome);
     }
     drop(listener);
     tasks.shutdown().await;

@@ -1,5 +1,6 @@
 //! An accepted connection for calls: each is handed to the broker, and answered when it is done.
 
+use std::future::pending;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tracing::{debug, info};
 use super::calls::MAX_CALL_BYTES;
 use super::source::{Room, Source, room_of_call};
 use super::{PeerHost, Shared};
+use crate::watched::Kind;
 
 /// Calls of one connection that are being answered; more are not read.
 const MAX_AT_ONCE: usize = 64;
@@ -56,13 +58,16 @@ async fn answer<H: PeerHost>(
     let mut source = Source::new(CALL_FRAME_BYTES);
     let mut calls: JoinSet<(u64, Bytes)> = JoinSet::new();
     let mut heard_at = Instant::now();
+    // Kept over everything else that happens meanwhile, or the place in the queue would be lost.
+    let mut memory = None;
     loop {
         while calls.len() < MAX_AT_ONCE {
             match source.next() {
                 Ok(Some((Frame::Call { request, body }, room))) => {
                     let host = Arc::clone(&shared.host);
                     let hello = hello.clone();
-                    calls.spawn(carry_out(host, hello, request, (body, room)));
+                    let call = carry_out(host, hello, request, (body, room));
+                    shared.watch.in_set(&mut calls, Kind::Call, call);
                 }
                 Ok(Some(_)) => return FrameError::Value("kind").into(),
                 Ok(None) => break,
@@ -70,7 +75,10 @@ async fn answer<H: PeerHost>(
             }
         }
         let reads = calls.len() < MAX_AT_ONCE;
-        let wanted = source.wanted().filter(|_| reads);
+        if let (None, Some(bytes)) = (&memory, source.wanted().filter(|_| reads)) {
+            memory = Some(Box::pin(room_of_call(shared.host.memory(), bytes)));
+        }
+        let waits = memory.is_some();
         tokio::select! {
             Some(done) = calls.join_next(), if !calls.is_empty() => {
                 heard_at = Instant::now();
@@ -81,10 +89,11 @@ async fn answer<H: PeerHost>(
                     return ended;
                 }
             }
-            room = room_of_call(shared.host.memory(), wanted.unwrap_or(0)), if wanted.is_some() => {
+            room = reserved(&mut memory) => {
+                memory = None;
                 source.supply(room);
             }
-            ready = stream.readable(), if reads && wanted.is_none() => {
+            ready = stream.readable(), if reads && !waits => {
                 match ready.and_then(|()| source.read(stream)) {
                     Ok(0) => return Ended::Closed,
                     Ok(_) => heard_at = Instant::now(),
@@ -92,10 +101,18 @@ async fn answer<H: PeerHost>(
                     Err(error) => return error.into(),
                 }
             }
-            () = sleep_until(heard_at + IDLE), if calls.is_empty() && wanted.is_none() => {
+            () = sleep_until(heard_at + IDLE), if calls.is_empty() && !waits => {
                 return Ended::Idle;
             }
         }
+    }
+}
+
+/// The memory that is waited for, if any is.
+async fn reserved(memory: &mut Option<impl Future<Output = Room> + Unpin>) -> Room {
+    match memory {
+        Some(memory) => memory.await,
+        None => pending().await,
     }
 }
 

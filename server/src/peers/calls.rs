@@ -21,6 +21,7 @@ use super::dial::{self, DialError};
 use super::link::Address;
 use super::source::{Room, Source};
 use super::{PeerHost, Shared};
+use crate::watched::Kind;
 
 /// The longest call, and the longest answer.
 pub(crate) const MAX_CALL_BYTES: usize = 16 << 20;
@@ -96,12 +97,7 @@ impl Pool {
             return Arc::clone(line);
         }
         lines.retain(|_, line| line.is_open());
-        let (calls, unwritten) = mpsc::channel(MAX_UNWRITTEN);
-        let line = Arc::new(Line {
-            calls,
-            waiting: Mutex::new(Some(FxHashMap::default())),
-            next: AtomicU64::new(0),
-        });
+        let (line, unwritten) = Line::new();
         let meant = match to.0 {
             Callee::Node(node) => node,
             Callee::At(_) => -1,
@@ -114,7 +110,7 @@ impl Pool {
             meant,
             unwritten,
         );
-        tokio::spawn(task);
+        shared.watch.task(Kind::CallLine, task);
         lines.insert(to, Arc::clone(&line));
         line
     }
@@ -122,7 +118,7 @@ impl Pool {
 
 /// A connection for calls.
 #[derive(Debug)]
-struct Line {
+pub(super) struct Line {
     calls: mpsc::Sender<(u64, Bytes)>,
     /// Who waits for an answer; `None` once the connection takes no more calls.
     waiting: Mutex<Option<FxHashMap<u64, Answer>>>,
@@ -130,6 +126,17 @@ struct Line {
 }
 
 impl Line {
+    /// A connection to be driven, and the calls that are to be written on it.
+    pub(super) fn new() -> (Arc<Self>, mpsc::Receiver<(u64, Bytes)>) {
+        let (calls, unwritten) = mpsc::channel(MAX_UNWRITTEN);
+        let line = Self {
+            calls,
+            waiting: Mutex::new(Some(FxHashMap::default())),
+            next: AtomicU64::new(0),
+        };
+        (Arc::new(line), unwritten)
+    }
+
     fn is_open(&self) -> bool {
         self.waiting.lock().is_some()
     }
@@ -164,7 +171,7 @@ impl Line {
     }
 
     /// Asks, if the connection still takes calls.
-    async fn ask(&self, body: Bytes) -> Option<Result<Bytes, CallError>> {
+    pub(super) async fn ask(&self, body: Bytes) -> Option<Result<Bytes, CallError>> {
         let request = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         self.waiting.lock().as_mut()?.insert(request, answer);
@@ -215,32 +222,36 @@ pub(super) async fn call<H: PeerHost>(
         .unwrap_or(Err(CallError::TimedOut))
 }
 
-async fn drive<H: PeerHost>(
+/// Drives a connection until it ends. When what is returned is dropped, whether or not it was ever polled,
+/// whoever waits is told.
+pub(super) fn drive<H: PeerHost>(
     shared: Arc<Shared<H>>,
     line: Arc<Line>,
     address: Address,
     meant: i32,
     unwritten: mpsc::Receiver<(u64, Bytes)>,
-) {
-    let leave = Leave(&line);
-    let mut stop = shared.stop.subscribe();
-    let talk = async {
-        match dial::dial(&*shared.host, &address, Purpose::Calls, meant).await {
-            Ok((stream, _)) => talk(&line, stream, unwritten).await,
-            Err(error) => line.close(&error.into()),
+) -> impl Future<Output = ()> + Send {
+    let driven = Driven(line);
+    async move {
+        let line = &driven.0;
+        let mut stop = shared.stop.subscribe();
+        let talk = async {
+            match dial::dial(&*shared.host, &address, Purpose::Calls, meant).await {
+                Ok((stream, _)) => talk(line, stream, unwritten).await,
+                Err(error) => line.close(&error.into()),
+            }
+        };
+        tokio::select! {
+            () = talk => {}
+            _ = stop.wait_for(|stop| *stop) => {}
         }
-    };
-    tokio::select! {
-        () = talk => {}
-        _ = stop.wait_for(|stop| *stop) => {}
     }
-    drop(leave);
 }
 
 /// However the task ends, whoever waits is told.
-struct Leave<'a>(&'a Line);
+struct Driven(Arc<Line>);
 
-impl Drop for Leave<'_> {
+impl Drop for Driven {
     fn drop(&mut self) {
         self.0.close(&CallError::Broken);
     }

@@ -269,13 +269,22 @@ enum Ended {
     Io(#[from] io::Error),
 }
 
-/// Keeps a link up until it has no address any more.
-pub(super) async fn run<H: PeerHost>(
+/// Keeps a link up until it has no address any more. When what is returned is dropped, whether or not it was
+/// ever polled, what waits for the link is reported.
+pub(super) fn run<H: PeerHost>(
     shared: Arc<Shared<H>>,
     link: Arc<Link>,
+    address: watch::Receiver<Option<Address>>,
+) -> impl Future<Output = ()> + Send {
+    let kept = Kept(link);
+    async move { keep_up(&shared, &kept.0, address).await }
+}
+
+async fn keep_up<H: PeerHost>(
+    shared: &Shared<H>,
+    link: &Link,
     mut address: watch::Receiver<Option<Address>>,
 ) {
-    let _leave = Leave(&link);
     let mut backoff = Backoff::new(u64::from(link.node.cast_unsigned()));
     // What the last failure was, so that a node that stays away is one line.
     let mut said = String::new();
@@ -303,7 +312,7 @@ pub(super) async fn run<H: PeerHost>(
                 link.open(&stream);
                 shared.report(Event::LinkUp(link.node, hello.incarnation));
                 let ended = tokio::select! {
-                    ended = drive(&link, &stream) => ended,
+                    ended = drive(link, &stream) => ended,
                     _ = address.changed() => Ended::Moved,
                 };
                 link.close(State::Connecting);
@@ -335,9 +344,9 @@ pub(super) async fn run<H: PeerHost>(
 }
 
 /// The task may end anywhere; what waits is reported however it does.
-struct Leave<'a>(&'a Link);
+struct Kept(Arc<Link>);
 
-impl Drop for Leave<'_> {
+impl Drop for Kept {
     fn drop(&mut self) {
         self.0.close(State::Down);
     }

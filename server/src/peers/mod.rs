@@ -27,7 +27,7 @@ mod outbox;
 mod receive;
 mod source;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod waiting;
 
 use std::cell::RefCell;
@@ -44,10 +44,10 @@ use riverrun_replication::message::PeerMessage;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tracing::warn;
 
 use crate::kafka::refused::RefusedLog;
 use crate::net::memory::Budget;
+use crate::watched::{Kind, Watch};
 
 pub(crate) use accept::serve;
 pub(crate) use calls::{CallError, Callee};
@@ -128,6 +128,7 @@ enum Event {
 #[derive(Debug)]
 struct Shared<H> {
     host: Arc<H>,
+    watch: Watch,
     /// When this began: times are kept as milliseconds since.
     since: Instant,
     links: RwLock<BTreeMap<i32, Dialled>>,
@@ -184,14 +185,16 @@ impl<H: PeerHost> Peers<H> {
     ///
     /// # Errors
     /// Where there is no thread to be had.
-    pub(crate) fn start(host: Arc<H>) -> io::Result<Self> {
+    pub(crate) fn start(host: Arc<H>, watch: &Watch) -> io::Result<Self> {
         let (events, told) = mpsc::unbounded_channel();
         let stop = watch::Sender::new(false);
-        let links = links_thread(stop.subscribe())?;
+        let links = links_thread(watch, stop.subscribe())?;
         let lost = Arc::new(Lost::default());
-        tokio::spawn(tell(Arc::clone(&host), told, Arc::clone(&lost)));
+        let telling = tell(Arc::clone(&host), told, Arc::clone(&lost));
+        watch.task(Kind::PeerEvents, telling);
         let shared = Arc::new(Shared {
             host,
+            watch: watch.clone(),
             since: Instant::now(),
             links: RwLock::default(),
             heard: RwLock::default(),
@@ -236,8 +239,9 @@ impl<H: PeerHost> Peers<H> {
             let link = Arc::new(Link::new(node, &self.shared.lost));
             let (sender, address) = watch::channel(Some(address));
             let shared = Arc::clone(&self.shared);
-            self.links
-                .spawn(link::run(shared, Arc::clone(&link), address));
+            let run = link::run(shared, Arc::clone(&link), address);
+            let watch = &self.shared.watch;
+            watch.task_on(&self.links, Kind::Link, run);
             links.insert(
                 node,
                 Dialled {
@@ -318,18 +322,14 @@ impl<H: PeerHost> Drop for Peers<H> {
 }
 
 /// A thread for the links, and the handle to give it work.
-fn links_thread(mut stop: watch::Receiver<bool>) -> io::Result<Handle> {
+fn links_thread(watch: &Watch, stop: watch::Receiver<bool>) -> io::Result<Handle> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
-    std::thread::Builder::new()
-        .name("peer-links".to_owned())
-        .spawn(move || {
-            runtime.block_on(async move {
-                if stop.wait_for(|stop| *stop).await.is_err() {
-                    warn!("the links ended without having been stopped");
-                }
-            });
-        })?;
+    watch.runtime(Kind::PeerLinks, runtime, async move {
+        let mut stop = stop;
+        // Its sender goes with the links.
+        let _ = stop.wait_for(|stop| *stop).await;
+    })?;
     Ok(handle)
 }
 
@@ -342,6 +342,7 @@ async fn tell<H: PeerHost>(
     loop {
         tokio::select! {
             event = events.recv() => match event {
+                // The links are gone.
                 None => return,
                 Some(Event::LinkUp(node, incarnation)) => host.link_up(node, incarnation),
                 Some(Event::Heard(node, incarnation, told)) => {

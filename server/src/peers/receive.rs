@@ -121,7 +121,13 @@ pub(super) async fn run<H: PeerHost>(shared: &Arc<Shared<H>>, hello: Hello, stre
         replaced: &replaced,
         heard_at: Instant::now(),
     };
-    let panicked = Panicked(shared, &heard, node, connection);
+    let mut read = Read {
+        shared,
+        heard: &heard,
+        node,
+        connection,
+        judged: false,
+    };
     let ended = {
         // The link before it hands its last messages on first.
         let _reading = heard.reading.lock().await;
@@ -131,7 +137,6 @@ pub(super) async fn run<H: PeerHost>(shared: &Arc<Shared<H>>, hello: Hello, stre
         reader.read(&stream).await
     };
     let heard_at = reader.heard_at;
-    drop(panicked);
     drop(stream);
     match &ended {
         Ended::Frame(error) => info!(node, %error, "closed a node's link"),
@@ -139,21 +144,38 @@ pub(super) async fn run<H: PeerHost>(shared: &Arc<Shared<H>>, hello: Hello, stre
     }
     heard.with(connection, |current| current.open = false);
     look_whether_gone(shared, &heard, node, connection, heard_at).await;
-    forget(shared, node, &heard);
+    read.judged = true;
 }
 
-/// What the broker does with a message may panic. The link is then closed, and its node must not
-/// count as heard for ever.
-struct Panicked<'a, H: PeerHost>(&'a Shared<H>, &'a Heard, i32, u64);
+/// A link that is read. Where that ends before it was found out whether its node is gone (what the broker
+/// does with a message may panic, and the task may be dropped), it counts as gone: it must not count as
+/// heard for ever.
+struct Read<'a, H: PeerHost> {
+    shared: &'a Shared<H>,
+    heard: &'a Arc<Heard>,
+    node: i32,
+    connection: u64,
+    judged: bool,
+}
 
-impl<H: PeerHost> Drop for Panicked<'_, H> {
+impl<H: PeerHost> Drop for Read<'_, H> {
     fn drop(&mut self) {
-        let Self(shared, heard, node, connection) = *self;
-        if std::thread::panicking() {
-            heard.set(shared.now_ms());
-            heard.with(connection, |current| current.open = false);
+        let Self {
+            shared,
+            heard,
+            node,
+            connection,
+            judged,
+        } = *self;
+        if !judged {
+            // It may have been busy; a newer link says itself when it is heard.
+            let is_newest = heard.with(connection, |current| current.open = false);
+            if is_newest.is_some() {
+                heard.set(shared.now_ms());
+            }
             tell_gone(shared, heard, node, connection);
         }
+        forget(shared, node, heard);
     }
 }
 

@@ -6,6 +6,8 @@
 )]
 
 mod callers;
+pub(crate) mod dropped;
+pub(crate) mod ends;
 mod guests;
 mod nodes;
 
@@ -21,13 +23,14 @@ use riverrun_replication::frame::{Hello, Purpose, Refusal, RefusalCode};
 use riverrun_replication::message::{Body, PeerMessage, RaftKind, RaftMessage};
 use riverrun_storage::{EntryKind, LogEntry};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{PeerHost, Peers, Target, serve};
 use crate::net::memory::Budget;
+use crate::watched::Watch;
 
 /// More than anything here takes; what is waited for is awaited, not slept for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -196,7 +199,7 @@ struct Node {
     host: Arc<Fake>,
     peers: Arc<Peers<Fake>>,
     told: mpsc::UnboundedReceiver<Told>,
-    stop: watch::Sender<bool>,
+    watch: Watch,
     serving: JoinHandle<()>,
 }
 
@@ -232,17 +235,17 @@ impl Node {
             calls_under_way: AtomicUsize::new(0),
             most_calls: AtomicUsize::new(0),
         });
-        let peers = Arc::new(Peers::start(Arc::clone(&host)).unwrap());
+        let watch = Watch::default();
+        let peers = Arc::new(Peers::start(Arc::clone(&host), &watch).unwrap());
         let port = listener.local_addr().unwrap().port();
-        let (stop, stopped) = watch::channel(false);
-        let serving = tokio::spawn(serve(listener, Arc::clone(&peers), stopped));
+        let serving = tokio::spawn(serve(listener, Arc::clone(&peers)));
         Self {
             id,
             port,
             host,
             peers,
             told,
-            stop,
+            watch,
             serving,
         }
     }
@@ -280,7 +283,7 @@ impl Node {
     /// Ends it as a kill does: every socket closes, and nothing listens any more.
     async fn kill(self) -> (u16, Hello) {
         self.peers.stop();
-        self.stop.send_replace(true);
+        self.watch.drain();
         self.serving.await.unwrap();
         let hello = self.host.hello.lock().clone();
         (self.port, hello)

@@ -20,6 +20,7 @@ pub mod producer_state_rebuilt_equals_kept;
 pub mod promises_outlive_a_crash;
 pub mod same_index_and_term_same_bytes;
 pub mod watermark_never_goes_back;
+pub mod what_is_changed_was_asked_for;
 pub mod what_is_counted_is_held;
 
 use std::fmt;
@@ -55,6 +56,7 @@ pub type Checked = Result<(), Violation>;
 #[expect(missing_docs, reason = "the fields are the files")]
 pub struct Invariants {
     pub bytes: same_index_and_term_same_bytes::Seen,
+    pub changed: what_is_changed_was_asked_for::Changed,
     pub committed: committed_agrees::Committed,
     pub confirmed: confirmed_offsets_are_current::Asked,
     pub controllers: controllers_agree::Images,

@@ -14,11 +14,14 @@ pub(crate) fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> anyhow::Res
         .enable_all()
         .build()
         .context("cannot start the threads of the node")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let (interrupt, terminate) = signals()?;
         riverrun_server::run(config, ready, stopped(interrupt, terminate)).await?;
         anyhow::Ok(())
-    })
+    });
+    // Where the node could not go on, a thread of it may never end.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Writes where a node is, as one line of JSON.

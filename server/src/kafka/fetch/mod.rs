@@ -25,12 +25,13 @@ use tracing::warn;
 use self::job::{Job, Patience, Reads, Verdict, error_row};
 pub(crate) use self::room::COLD_UNITS;
 use self::room::Room;
-use super::{Call, Refusal};
+use super::{Call, Promised, Refusal};
 use crate::broker::Broker;
 use crate::net::burst;
 use crate::net::connection::Pending;
 use crate::net::memory::Lease;
 use crate::partition::Partition;
+use crate::watched::Kind;
 
 const FIRST_VERSION_WITH_REPLICA_STATE: i16 = 15;
 /// The longest that a fetch is parked, whatever it asks for.
@@ -210,10 +211,14 @@ impl Parked {
     fn read_later(self: &Arc<Self>, job: Job) {
         let broker = Arc::clone(&job.call.broker);
         let parked = Arc::clone(self);
-        broker.tokio().clone().spawn(async move {
+        let promised = Promised::new(&job.call.connection);
+        let (watch, runtime) = (broker.watch().clone(), broker.tokio().clone());
+        watch.task_on(&runtime, Kind::DiskRead, async move {
             let turn = Arc::clone(broker.disk_reads()).acquire_owned().await;
-            let read = tokio::task::spawn_blocking(move || {
-                burst::run(&broker, || parked.read(&broker, job));
+            let on_thread = Arc::clone(&broker);
+            let read = broker.blocking(Kind::DiskRead, move || {
+                burst::run(&on_thread, || parked.read(&on_thread, job));
+                promised.hand_over();
                 drop(turn);
             });
             if let Err(error) = read.await {

@@ -15,7 +15,7 @@ async fn connect(node: &Node) -> TcpStream {
     TcpStream::connect(("127.0.0.1", node.port)).await.unwrap()
 }
 
-fn bytes_of(frame: &Frame) -> BytesMut {
+pub(super) fn bytes_of(frame: &Frame) -> BytesMut {
     let segments = frame.encode().unwrap();
     segments
         .iter()
