@@ -46,6 +46,10 @@ pub struct Operator {
     requests: u64,
     /// Batches of group 0 below this offset were looked at for replicas that they replace.
     pub(crate) judged_to: i64,
+    /// The last entry that was committed when a node's question for a word reached its group's leader.
+    pub(crate) asked: BTreeMap<(usize, u64), u64>,
+    /// The same of the newest word by which a replica of a group is replaced.
+    pub(crate) ordered: BTreeMap<(u64, u64), u64>,
 }
 
 impl Operator {
@@ -63,6 +67,8 @@ impl Operator {
             moves: Vec::new(),
             requests: 0,
             judged_to: 0,
+            asked: BTreeMap::new(),
+            ordered: BTreeMap::new(),
         }
     }
 

@@ -118,6 +118,12 @@ impl World {
             slot: u32::try_from(life).unwrap_or(u32::MAX),
         };
         if !self.network.is_cut(from, to) {
+            let log = self.invariants.committed.log(group);
+            let committed = log.map_or(0, |log| log.last_index());
+            self.operator
+                .asked
+                .entry((from, group))
+                .or_insert(committed);
             self.inputs(to, vec![(group, Input::Word { group, ticket })]);
         }
     }
@@ -147,6 +153,7 @@ impl World {
         if let Some(process) = self.process_mut(node) {
             process.words.told.insert(word.group, (now, word.clone()));
         }
+        let committed = self.operator.asked.remove(&(node, word.group));
         if !self.lost_on(node).contains(&word.group) {
             return;
         }
@@ -190,6 +197,8 @@ impl World {
         let own = node_id(node);
         let planned = controller.plan_replace_replica(&topic, number, old, own, Some(others));
         if let Ok(command) = planned {
+            let at_question = committed.unwrap_or(0);
+            self.operator.ordered.insert((word.group, old), at_question);
             self.propose(node, command);
         }
     }
@@ -208,8 +217,10 @@ impl World {
         }
     }
 
-    /// Commands were applied: a replica may be replaced only where every committed entry lies on a majority
-    /// of all voters without it. What lies aside does not count.
+    /// Commands were applied: a replica may be replaced only where every entry that was committed when the
+    /// leader was asked lies on a majority of all voters without it. What lies aside does not count. What
+    /// was committed since may rest on an acknowledgement that the replica sent before it was lost; no order
+    /// changes anything about that.
     pub fn look_at_replaced(&mut self, outcomes: &[Outcome], batch: &[u8]) {
         let replaced = outcomes
             .iter()
@@ -251,6 +262,8 @@ impl World {
             }
             let log = self.invariants.committed.log(group);
             let last = log.map_or(0, |log| log.last_index());
+            let asked = self.operator.ordered.get(&(group, old)).copied();
+            let last = last.min(asked.unwrap_or(u64::MAX));
             let holds = |replica: &&u64| self.holds(group, **replica, last);
             let holders = word.others.iter().filter(holds).count();
             if holders * 2 <= word.others.len() + 1 {
@@ -266,8 +279,13 @@ impl World {
 
     /// Whether a replica has said, or counts for itself, that an entry is persisted with it.
     fn holds(&self, group: u64, replica: u64, index: u64) -> bool {
+        self.held(group, replica) >= index
+    }
+
+    /// The last entry of which that is so.
+    fn held(&self, group: u64, replica: u64) -> u64 {
         let counted = self.counted.get(&(group, replica)).copied().unwrap_or(0);
-        counted.max(self.invariants.promises.acknowledged(group, replica)) >= index
+        counted.max(self.invariants.promises.acknowledged(group, replica))
     }
 
     /// A replica was set aside: its files are there, under another name.
@@ -390,11 +408,10 @@ impl World {
             .filter(|note| note.reason == Reason::Replaced);
         let proven = note.is_some_and(|note| {
             let group = note.identity.group;
-            let last = self
-                .invariants
-                .committed
-                .log(group)
-                .map_or(0, |log| log.last_index());
+            let log = self.invariants.committed.log(group);
+            // What was written since it was set aside is nothing that it could have.
+            let last = log.map_or(0, |log| log.last_index());
+            let last = last.min(self.held(group, note.identity.replica));
             // All of them did at the question. Meanwhile one may have been lost in its turn, but no majority.
             let image = self.process(node).map(|process| process.controller.image());
             let wanted = image.and_then(|image| self.members_by(image, group));
