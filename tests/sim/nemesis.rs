@@ -328,13 +328,13 @@ impl World {
         for node in 0..self.plan.nodes {
             if let Some(host) = self.hosts.get_mut(node) {
                 host.hung_until_us = 0;
-                host.paused_until_us = 0;
                 host.clock_permille = 1000;
                 if host.process.is_some() {
                     host.disk.clear_faults();
                     host.fuse = crate::host::Fuse::default();
                 }
             }
+            self.wake(node);
             if self.process(node).is_none() {
                 self.start_later(node);
             }

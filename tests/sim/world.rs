@@ -146,6 +146,9 @@ pub enum Event {
         group: u64,
     },
     Operator,
+    GoOn {
+        node: usize,
+    },
     Fault,
     Story {
         step: Step,
@@ -331,16 +334,53 @@ impl World {
             .is_some_and(|host| host.life == life && host.process.is_some())
     }
 
-    /// Whether a node stands still; then the event comes again when it goes on.
-    fn postponed(&self, node: usize) -> Option<u64> {
-        let until = self.hosts.get(node)?.paused_until_us;
-        until
-            .checked_sub(self.clock.now_us())
-            .filter(|left| *left > 0)
+    /// What happens to a node that stands still waits, in order, until the node goes on.
+    fn wait(&mut self, node: usize, event: Event) -> Option<Event> {
+        let now = self.clock.now_us();
+        let Some(host) = self.hosts.get_mut(node) else {
+            return Some(event);
+        };
+        let stands_still = host.paused_until_us > now;
+        if !stands_still && host.waiting.is_empty() {
+            return Some(event);
+        }
+        if host.waiting.is_empty() {
+            let left = host.paused_until_us - now;
+            self.clock.after(left, Event::GoOn { node });
+        }
+        host.waiting.push_back(event);
+        None
+    }
+
+    /// A node goes on: what has waited for it happens, one after another.
+    fn go_on(&mut self, node: usize) {
+        let now = self.clock.now_us();
+        let Some(host) = self.hosts.get_mut(node) else {
+            return;
+        };
+        if host.waiting.is_empty() {
+            return;
+        }
+        if host.paused_until_us > now {
+            let left = host.paused_until_us - now;
+            self.clock.after(left, Event::GoOn { node });
+            return;
+        }
+        for event in std::mem::take(&mut host.waiting) {
+            self.happen(event);
+        }
+    }
+
+    /// A node does not stand still any longer.
+    pub fn wake(&mut self, node: usize) {
+        if let Some(host) = self.hosts.get_mut(node) {
+            host.paused_until_us = 0;
+            self.clock.after(0, Event::GoOn { node });
+        }
     }
 
     fn happen(&mut self, event: Event) {
-        if let Event::Tick { node, .. }
+        let event = if let Event::Tick { node, .. }
         | Event::Come { node, .. }
         | Event::Asked { to: node, .. }
         | Event::Told { node, .. }
@@ -353,11 +393,15 @@ impl World {
         | Event::Work { node, .. }
         | Event::Synced { node, .. }
         | Event::Request { node, .. } = &event
-            && let Some(left) = self.postponed(*node)
         {
-            self.clock.after(left, event);
-            return;
-        }
+            let node = *node;
+            let Some(event) = self.wait(node, event) else {
+                return;
+            };
+            event
+        } else {
+            event
+        };
         match event {
             Event::Start { node } => self.start(node),
             Event::Tick { node, life } if self.lives(node, life) => self.tick(node, life),
@@ -419,6 +463,7 @@ impl World {
             Event::Closed { from, to, topics } => self.is_closed(from, to, &topics),
             Event::Switch { client, group } => self.switch(client, group),
             Event::Operator => self.operate(),
+            Event::GoOn { node } => self.go_on(node),
             Event::Fault => self.strike(),
             Event::Story { step, node, group } => self.tell(step, node, group),
             Event::Look => self.look_around(),
