@@ -73,11 +73,13 @@ pub enum Bug {
     AsideNotSynced,
     /// R12: nothing is kept of a damage of the node WAL that was met.
     DamageForgotten,
+    /// A batch is judged by its sequence alone, though an earlier one of its producer was refused for now.
+    SequenceBeforeRefusal,
 }
 
 impl Bug {
     /// All of them, for a hunt.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::AckBeforePersist,
         Self::FollowerAckBeforePersist,
         Self::SkipI4Barrier,
@@ -109,6 +111,7 @@ impl Bug {
         Self::DeleteBeforeFilled,
         Self::AsideNotSynced,
         Self::DamageForgotten,
+        Self::SequenceBeforeRefusal,
     ];
 
     /// The name that a hunt is asked for.
@@ -146,6 +149,7 @@ impl Bug {
             Self::DeleteBeforeFilled => "delete_before_filled",
             Self::AsideNotSynced => "aside_not_synced",
             Self::DamageForgotten => "damage_forgotten",
+            Self::SequenceBeforeRefusal => "sequence_before_refusal",
         }
     }
 
