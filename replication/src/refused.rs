@@ -43,11 +43,15 @@ impl Numbers {
     }
 }
 
-/// The first batch of a producer that was refused and did not come again.
+/// The batches of a producer that were refused and did not come again.
 #[derive(Debug, Clone, Copy)]
-struct First {
+struct Missing {
     epoch: i16,
-    sequence: i32,
+    /// The sequence of the first.
+    first: i32,
+    /// That of the last.
+    last: i32,
+    /// What the first was told.
     why: ProduceError,
     ticks: u32,
 }
@@ -55,7 +59,7 @@ struct First {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Refused {
-    first: BTreeMap<i64, First>,
+    producers: BTreeMap<i64, Missing>,
 }
 
 /// Whether a sequence comes before another one; they wrap behind 2^31-1.
@@ -70,65 +74,101 @@ impl Refused {
         if planted::is(Bug::SequenceBeforeRefusal) {
             return;
         }
-        let first = self.first.get(&batch.producer_id);
-        let is_first = first.is_none_or(|first| {
-            batch.epoch > first.epoch
-                || (batch.epoch == first.epoch && !is_before(first.sequence, batch.sequence))
-        });
-        if !is_first {
-            return;
-        }
-        if first.is_none() && self.first.len() >= MOST {
-            let oldest = self.first.iter().max_by_key(|(_, first)| first.ticks);
-            if let Some(oldest) = oldest.map(|(producer_id, _)| *producer_id) {
-                self.first.remove(&oldest);
+        let Numbers {
+            producer_id,
+            epoch,
+            sequence,
+        } = batch;
+        let known = self.producers.get_mut(&producer_id);
+        match known {
+            Some(missing) if epoch < missing.epoch => return,
+            Some(missing) if epoch == missing.epoch => {
+                if is_before(missing.last, sequence) {
+                    missing.last = sequence;
+                }
+                if !is_before(missing.first, sequence) {
+                    missing.first = sequence;
+                    missing.why = why;
+                    missing.ticks = 0;
+                }
+                return;
             }
+            Some(_) => {}
+            None => self.make_room(),
         }
-        let first = First {
-            epoch: batch.epoch,
-            sequence: batch.sequence,
+        let missing = Missing {
+            epoch,
+            first: sequence,
+            last: sequence,
             why,
             ticks: 0,
         };
-        self.first.insert(batch.producer_id, first);
+        self.producers.insert(producer_id, missing);
+    }
+
+    fn make_room(&mut self) {
+        if self.producers.len() < MOST {
+            return;
+        }
+        let oldest = self.producers.iter().max_by_key(|(_, of)| of.ticks);
+        if let Some(oldest) = oldest.map(|(producer_id, _)| *producer_id) {
+            self.producers.remove(&oldest);
+        }
     }
 
     /// What a batch is answered because of an earlier one that was refused and is not there yet. `next` is
     /// the sequence that follows what the log has of the producer in this epoch, if it has anything.
     pub(crate) fn holds(&mut self, batch: Numbers, next: Option<i32>) -> Option<ProduceError> {
-        let first = self.first.get(&batch.producer_id)?;
-        if first.epoch != batch.epoch || !is_before(first.sequence, batch.sequence) {
+        let missing = self.producers.get_mut(&batch.producer_id)?;
+        if missing.epoch != batch.epoch {
             return None;
         }
-        if next.is_some_and(|next| is_before(first.sequence, next)) {
-            self.first.remove(&batch.producer_id);
-            return None;
+        if let Some(next) = next.filter(|next| is_before(missing.first, *next)) {
+            // Another leader took those before, or they were there already.
+            if is_before(missing.last, next) {
+                self.producers.remove(&batch.producer_id);
+                return None;
+            }
+            missing.first = next;
         }
-        (first.ticks < HOLD_TICKS).then_some(first.why)
+        let waits = is_before(missing.first, batch.sequence) && missing.ticks < HOLD_TICKS;
+        waits.then_some(missing.why)
     }
 
     /// Whether something is known of a producer's epoch.
     pub(crate) fn knows(&self, batch: Numbers) -> bool {
-        let first = self.first.get(&batch.producer_id);
-        first.is_some_and(|first| first.epoch == batch.epoch)
+        let missing = self.producers.get(&batch.producer_id);
+        missing.is_some_and(|missing| missing.epoch == batch.epoch)
     }
 
-    /// A batch is judged by itself: it is appended, or is not the next one.
-    pub(crate) fn judged(&mut self, batch: Numbers) {
-        let first = self.first.get(&batch.producer_id);
-        if first.is_some_and(|first| {
-            batch.epoch > first.epoch
-                || (batch.epoch == first.epoch && !is_before(batch.sequence, first.sequence))
-        }) {
-            self.first.remove(&batch.producer_id);
+    /// A batch was appended; `next` is the sequence behind it.
+    pub(crate) fn appended(&mut self, batch: Numbers, next: i32) {
+        let Some(missing) = self.producers.get_mut(&batch.producer_id) else {
+            return;
+        };
+        if batch.epoch > missing.epoch
+            || (batch.epoch == missing.epoch && is_before(missing.last, next))
+        {
+            self.producers.remove(&batch.producer_id);
+        } else if batch.epoch == missing.epoch && is_before(missing.first, next) {
+            missing.first = next;
+            missing.ticks = 0;
+        }
+    }
+
+    /// A batch is not the next one, and that is nobody's fault but its producer's.
+    pub(crate) fn has_a_gap(&mut self, batch: Numbers) {
+        let missing = self.producers.get(&batch.producer_id);
+        if missing.is_some_and(|missing| batch.epoch == missing.epoch) {
+            self.producers.remove(&batch.producer_id);
         }
     }
 
     /// One tick of time.
     pub(crate) fn tick(&mut self) {
-        self.first.retain(|_, first| {
-            first.ticks += 1;
-            first.ticks < FORGET_TICKS
+        self.producers.retain(|_, missing| {
+            missing.ticks += 1;
+            missing.ticks < FORGET_TICKS
         });
     }
 }
@@ -157,8 +197,30 @@ mod tests {
         assert_eq!(refused.holds(batch(7, 0, 8), Some(5)), Some(BUSY));
         assert_eq!(refused.holds(batch(7, 1, 8), Some(5)), None);
         assert_eq!(refused.holds(batch(8, 0, 8), Some(5)), None);
-        refused.judged(batch(7, 0, 5));
+        refused.appended(batch(7, 0, 5), 6);
         assert_eq!(refused.holds(batch(7, 0, 6), Some(6)), None);
+        assert_eq!(refused.holds(batch(7, 0, 7), Some(6)), Some(BUSY));
+        refused.appended(batch(7, 0, 6), 9);
+        assert!(refused.producers.is_empty());
+    }
+
+    #[test]
+    fn those_behind_one_that_was_there_already_are_waited_for() {
+        // 5 was in the log when it was sent again and refused, with 6 and 7 behind it.
+        let mut refused = Refused::default();
+        for sequence in 5..8 {
+            refused.note(batch(7, 0, sequence), BUSY);
+        }
+        assert_eq!(refused.holds(batch(7, 0, 8), Some(6)), Some(BUSY));
+        assert_eq!(refused.holds(batch(7, 0, 6), Some(6)), None);
+    }
+
+    #[test]
+    fn a_gap_of_the_producers_own_is_waited_for_no_longer() {
+        let mut refused = Refused::default();
+        refused.note(batch(7, 0, 5), BUSY);
+        refused.has_a_gap(batch(7, 0, 5));
+        assert_eq!(refused.holds(batch(7, 0, 6), Some(4)), None);
     }
 
     #[test]
@@ -167,7 +229,7 @@ mod tests {
         refused.note(batch(7, 0, 5), BUSY);
         // This replica has followed, and has 5 and 6 from that leader.
         assert_eq!(refused.holds(batch(7, 0, 9), Some(7)), None);
-        assert!(refused.first.is_empty());
+        assert!(refused.producers.is_empty());
     }
 
     #[test]
@@ -182,8 +244,8 @@ mod tests {
         refused.note(batch(7, 1, 0), BUSY);
         refused.note(batch(7, 0, 3), ProduceError::Storage);
         assert_eq!(refused.holds(batch(7, 1, 2), None), Some(BUSY));
-        refused.judged(batch(7, 2, 0));
-        assert!(refused.first.is_empty());
+        refused.appended(batch(7, 2, 0), 1);
+        assert!(refused.producers.is_empty());
     }
 
     #[test]
@@ -207,7 +269,7 @@ mod tests {
         assert_eq!(refused.holds(batch(7, 0, 6), Some(5)), None);
         assert!(refused.knows(batch(7, 0, 6)));
         pass(&mut refused, HOLD_TICKS);
-        assert!(refused.first.is_empty());
+        assert!(refused.producers.is_empty());
     }
 
     #[test]
@@ -218,7 +280,7 @@ mod tests {
         for producer in 1..=i64::try_from(MOST).unwrap_or(0) {
             refused.note(batch(producer, 0, 0), BUSY);
         }
-        assert_eq!(refused.first.len(), MOST);
+        assert_eq!(refused.producers.len(), MOST);
         assert!(!refused.knows(batch(0, 0, 1)));
     }
 }

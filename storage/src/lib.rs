@@ -19,5 +19,7 @@ pub use log::{
     Appended, EntryMeta, Fetched, Log, LogConfig, LogError, LogFlush, LogReader, LogResult,
     LogSync, Recovery, TimestampOffset,
 };
-pub use producer_state::{BadSnapshot, ProducerBatch, ProducerState, SequenceVerdict};
+pub use producer_state::{
+    BadSnapshot, ProducerBatch, ProducerState, REMEMBERED_BATCHES, SequenceVerdict,
+};
 pub use recovered::{FileTrust, GroupRecord, HardState, LogIdentity, LogStart, StoredConf};

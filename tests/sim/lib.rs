@@ -28,6 +28,7 @@ pub mod boot;
 pub mod bugs;
 pub mod clock;
 pub mod coming;
+pub mod connections;
 pub mod history;
 pub mod host;
 pub mod invariants;

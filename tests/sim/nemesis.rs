@@ -266,6 +266,17 @@ impl World {
         self.inputs(node, vec![(group, Input::DropHead { group, keep_from })]);
     }
 
+    /// Leadership is handed over again and again, amid what clients have under way.
+    pub fn hand_over(&mut self) {
+        let Some(every) = self.plan.hand_over_every_us.filter(|_| !self.calm) else {
+            return;
+        };
+        let after = self.nemesis.rng.around(every);
+        self.clock.after(after, Event::HandOver);
+        let to = self.nemesis.rng.index(self.plan.nodes);
+        self.transfer(to);
+    }
+
     fn transfer(&mut self, to: usize) {
         let mut groups: Vec<u64> = self.groups.keys().copied().collect();
         groups.push(CONTROLLER);

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, MS};
 use crate::coming::{Question, Reply};
+use crate::connections::Connections;
 use crate::history::History;
 use crate::host::{Flusher, Host, LaneWrite, Process, Syncing};
 use crate::invariants::acknowledged_is_never_lost as lost;
@@ -146,6 +147,7 @@ pub enum Event {
         group: u64,
     },
     Operator,
+    HandOver,
     GoOn {
         node: usize,
     },
@@ -217,6 +219,8 @@ pub struct World {
     pub violation: Option<Violation>,
     /// Faults have stopped.
     pub calm: bool,
+    /// The connections of clients that have one.
+    pub connections: Connections,
     effects: Vec<Effect>,
 }
 
@@ -272,6 +276,7 @@ impl World {
             trace: Trace::default(),
             violation: None,
             calm: false,
+            connections: Connections::default(),
             effects: Vec::new(),
             plan,
         };
@@ -299,6 +304,9 @@ impl World {
         self.clock.after(500 * MS, Event::Look);
         if !self.plan.faults.is_empty() {
             self.clock.after(self.plan.faults_from_us, Event::Fault);
+        }
+        if let Some(every) = self.plan.hand_over_every_us {
+            self.clock.after(2000 * MS + every, Event::HandOver);
         }
         if !self.plan.stories.is_empty() {
             let (step, node, group) = (Step::Begin, 0, 0);
@@ -464,6 +472,7 @@ impl World {
             Event::Switch { client, group } => self.switch(client, group),
             Event::Operator => self.operate(),
             Event::GoOn { node } => self.go_on(node),
+            Event::HandOver => self.hand_over(),
             Event::Fault => self.strike(),
             Event::Story { step, node, group } => self.tell(step, node, group),
             Event::Look => self.look_around(),
@@ -709,17 +718,14 @@ impl World {
                     let checked = replaced.acknowledges(batch.group, node, batch_id);
                     self.check(checked);
                 }
-                if ticket.connection != OPERATOR
-                    && let Some(delay) = self.network.client_delay()
-                {
-                    let answer = Answer {
+                if ticket.connection != OPERATOR {
+                    self.send_answer(Answer {
                         client: usize::try_from(ticket.connection).unwrap_or(usize::MAX),
                         batch: ticket.request.cast_signed(),
                         attempt: u64::from(ticket.slot),
                         outcome,
                         leader,
-                    };
-                    self.clock.after(delay, Event::Answer { answer });
+                    });
                 }
             }
             Effect::Confirmed { ticket, result } => {
@@ -1151,6 +1157,9 @@ impl World {
     }
 
     fn request(&mut self, node: usize, request: Request) {
+        if !self.is_received(node, &request) {
+            return;
+        }
         let Some(process) = self.process(node) else {
             return;
         };
@@ -1171,9 +1180,7 @@ impl World {
                     outcome: Err(ProduceError::NotLeader),
                     leader: None,
                 };
-                if let Some(delay) = self.network.client_delay() {
-                    self.clock.after(delay, Event::Answer { answer });
-                }
+                self.send_answer(answer);
                 return;
             }
             Err(error) => {
@@ -1222,7 +1229,7 @@ impl World {
                     "an acknowledgement",
                     produced.base_offset,
                     answer.batch,
-                    batch.crc,
+                    batch.crc_as(mark.crc),
                     mark,
                 );
                 self.check(checked);
@@ -1242,16 +1249,7 @@ impl World {
             self.clock.after(again_us, Event::Client { client: at });
         }
         for request in requests {
-            if let Some(delay) = self.network.client_delay() {
-                let request = Box::new(request);
-                self.clock.after(
-                    delay,
-                    Event::Request {
-                        node: leader,
-                        request,
-                    },
-                );
-            }
+            self.send_request(leader, request);
         }
     }
 

@@ -4,7 +4,7 @@
 //! holds for what follows of the same producer until the refused batch is there. That a sequence is not the
 //! next one is said only of a gap that the producer made itself.
 
-use riverrun_record::BatchSummary;
+use riverrun_record::{BatchSummary, increment_sequence};
 use riverrun_storage::SequenceVerdict;
 use riverrun_storage::planted::{self, Bug};
 
@@ -46,10 +46,10 @@ impl Partition {
         }
         if let Some(numbers) = Numbers::of(&summary) {
             if let Some(why) = self.is_held(numbers) {
-                return answer(out, produce.ticket, Err(why));
+                return self.refuse(&produce, why, out);
             }
             if let SequenceVerdict::OutOfOrder { .. } = verdict {
-                self.refused.judged(numbers);
+                self.refused.has_a_gap(numbers);
                 return answer(out, produce.ticket, Err(ProduceError::OutOfOrderSequence));
             }
         }
@@ -135,7 +135,8 @@ impl Partition {
         if let Some(numbers) = numbers {
             self.overlay
                 .append(&self.producers, &summary, base_offset, index);
-            self.refused.judged(numbers);
+            let next = increment_sequence(summary.last_sequence(), 1);
+            self.refused.appended(numbers, next);
         }
         if produce.ticket == Ticket::NONE {
             return;
