@@ -18,7 +18,8 @@ use riverrun_storage::{EntryKind, LogEntry, LogReader, LogStart, ProducerState};
 use uuid::Uuid;
 
 use crate::api::{
-    CommittedBatch, Produce, ProduceError, Produced, Progress, Published, Role, Ticket,
+    CommittedBatch, Produce, ProduceError, ProduceOutcome, Produced, Progress, Published, Role,
+    Ticket,
 };
 use crate::conf;
 use crate::config::GroupSettings;
@@ -137,7 +138,8 @@ impl PartitionHandle {
 struct Waiter {
     ticket: Ticket,
     index: u64,
-    base_offset: i64,
+    /// Of the first record; `None` of a batch that is there, so far back that nobody knows where.
+    base_offset: Option<i64>,
     numbers: Option<Numbers>,
 }
 
@@ -333,6 +335,14 @@ impl Partition {
             return None;
         }
         self.handle.reader().index_of_offset(base_offset)
+    }
+
+    /// What is said of a batch that is there.
+    fn outcome(&self, base_offset: Option<i64>) -> ProduceOutcome {
+        match base_offset {
+            Some(base_offset) => Ok(self.produced(base_offset)),
+            None => Err(ProduceError::DuplicateSequence),
+        }
     }
 
     fn produced(&self, base_offset: i64) -> Produced {
@@ -823,12 +833,12 @@ impl Partition {
             .is_some_and(|w| w.index <= self.group.written())
         {
             if let Some(waiter) = self.written_waiters.pop_front() {
-                answer(out, waiter.ticket, Ok(self.produced(waiter.base_offset)));
+                answer(out, waiter.ticket, self.outcome(waiter.base_offset));
             }
         }
         while let Some(front) = self.commit_waiters.front() {
             let enough = if planted::is(Bug::L2) {
-                self.high_watermark > front.base_offset
+                self.high_watermark > front.base_offset.unwrap_or(0)
             } else {
                 front.index <= self.applied && self.holders(front.index)
             };
@@ -836,7 +846,7 @@ impl Partition {
                 break;
             }
             if let Some(waiter) = self.commit_waiters.pop_front() {
-                answer(out, waiter.ticket, Ok(self.produced(waiter.base_offset)));
+                answer(out, waiter.ticket, self.outcome(waiter.base_offset));
             }
         }
     }
@@ -922,7 +932,7 @@ impl Partition {
     }
 }
 
-pub(crate) fn answer(out: &mut Vec<Effect>, ticket: Ticket, outcome: crate::api::ProduceOutcome) {
+pub(crate) fn answer(out: &mut Vec<Effect>, ticket: Ticket, outcome: ProduceOutcome) {
     if ticket != Ticket::NONE {
         out.push(Effect::Produced { ticket, outcome });
     }

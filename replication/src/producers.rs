@@ -95,6 +95,12 @@ impl Overlay {
         self.by_offset.insert(base_offset, index);
     }
 
+    /// The last unapplied entry of a producer.
+    #[must_use]
+    pub fn last_index_of(&self, producer_id: i64) -> Option<u64> {
+        self.last_index.get(&producer_id).copied()
+    }
+
     /// The unapplied entry that begins at an offset.
     #[must_use]
     pub fn index_of(&self, base_offset: i64) -> Option<u64> {

@@ -63,7 +63,7 @@ pub(crate) struct Refused {
 }
 
 /// Whether a sequence comes before another one; they wrap behind 2^31-1.
-fn is_before(one: i32, other: i32) -> bool {
+pub(crate) fn is_before(one: i32, other: i32) -> bool {
     let ahead = other.wrapping_sub(one) & i32::MAX;
     ahead != 0 && ahead < 1 << 30
 }

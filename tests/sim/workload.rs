@@ -372,6 +372,12 @@ impl Client {
                     }
                 }
             }
+            // It is there, and nobody knows where.
+            Err(ProduceError::DuplicateSequence) => {
+                if let Some(at) = at {
+                    self.pending.remove(at);
+                }
+            }
             Err(error) => {
                 let current = at
                     .and_then(|at| self.pending.get(at))

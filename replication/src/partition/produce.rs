@@ -11,7 +11,7 @@ use riverrun_storage::planted::{self, Bug};
 use super::{Partition, Waiter, answer};
 use crate::api::{Acks, Produce, ProduceError, Ticket};
 use crate::group::ProposeError;
-use crate::refused::Numbers;
+use crate::refused::{Numbers, is_before};
 use crate::shard::Effect;
 
 impl Partition {
@@ -31,7 +31,12 @@ impl Partition {
         }
         let too_few = produce.acks == Acks::All
             && self.in_sync().count() < self.settings.min_insync_replicas as usize;
-        if let SequenceVerdict::Duplicate { base_offset, .. } = verdict {
+        let is_there = match verdict {
+            SequenceVerdict::Duplicate { base_offset, .. } => Some(Some(base_offset)),
+            SequenceVerdict::OutOfOrder { .. } if self.is_behind(&summary) => Some(None),
+            _ => None,
+        };
+        if let Some(base_offset) = is_there {
             if too_few {
                 // It is there, so that it holds nobody back.
                 return answer(out, produce.ticket, Err(ProduceError::NotEnoughReplicas));
@@ -48,7 +53,9 @@ impl Partition {
             if let Some(why) = self.is_held(numbers) {
                 return self.refuse(&produce, why, out);
             }
-            if let SequenceVerdict::OutOfOrder { .. } = verdict {
+            if self.begins_in_the_middle(numbers)
+                || matches!(verdict, SequenceVerdict::OutOfOrder { .. })
+            {
                 self.refused.has_a_gap(numbers);
                 return answer(out, produce.ticket, Err(ProduceError::OutOfOrderSequence));
             }
@@ -89,17 +96,31 @@ impl Partition {
         self.overlay.check(&self.producers, summary)
     }
 
+    /// Whether a batch lies wholly behind what the log has of its producer. Where nothing was dropped each
+    /// producer begins at 0, and its sequences are appended without a gap, so that it is there: a client that has found the next leader sends on while the one before owes
+    /// it an answer, and comes again with more batches behind it than are remembered.
+    fn is_behind(&self, summary: &BatchSummary) -> bool {
+        let Some(numbers) = Numbers::of(summary) else {
+            return false;
+        };
+        let next = self
+            .overlay
+            .next(&self.producers, numbers.producer_id, numbers.epoch);
+        let is_before_it = next.is_some_and(|next| {
+            let behind = increment_sequence(summary.last_sequence(), 1);
+            is_before(numbers.sequence, next) && (behind == next || is_before(behind, next))
+        });
+        is_before_it && self.has_its_beginning() && !planted::is(Bug::SequenceBeforeRefusal)
+    }
+
     /// Whether a batch waits for one before it.
     fn is_held(&mut self, numbers: Numbers) -> Option<ProduceError> {
         let Numbers {
             producer_id, epoch, ..
         } = numbers;
         let next = self.overlay.next(&self.producers, producer_id, epoch);
-        let knows_all = self.group.log().start().offset == 0;
-        let is_new = self.overlay.is_new(&self.producers, producer_id);
-        if is_new && numbers.sequence != 0 && knows_all && !self.refused.knows(numbers) {
-            // Nothing was ever forgotten here, and it begins in the middle: what comes before was refused
-            // where this replica was not asked.
+        if self.begins_in_the_middle(numbers) && !self.refused.knows(numbers) {
+            // What comes before may have been refused where this replica was not asked.
             let sequence = 0;
             self.refused.note(
                 Numbers {
@@ -110,6 +131,19 @@ impl Partition {
             );
         }
         self.refused.holds(numbers, next)
+    }
+
+    /// Whether a producer is new to a log of which nothing was ever dropped, and leaves its beginning out. Where
+    /// something was, its beginning may be what was dropped.
+    fn begins_in_the_middle(&self, numbers: Numbers) -> bool {
+        numbers.sequence != 0
+            && self.has_its_beginning()
+            && self.overlay.is_new(&self.producers, numbers.producer_id)
+            && !planted::is(Bug::SequenceBeforeRefusal)
+    }
+
+    fn has_its_beginning(&self) -> bool {
+        self.group.log().start().offset == 0
     }
 
     fn append(&mut self, mut produce: Produce, out: &mut Vec<Effect>) {
@@ -144,7 +178,7 @@ impl Partition {
         let waiter = Waiter {
             ticket: produce.ticket,
             index,
-            base_offset,
+            base_offset: Some(base_offset),
             numbers,
         };
         match produce.acks {
@@ -154,32 +188,39 @@ impl Partition {
     }
 
     /// A duplicate is answered under the condition of its first copy (L2): that it is committed, and
-    /// held by as many replicas as `min.insync.replicas` asks for.
-    fn answer_duplicate(&mut self, produce: &Produce, base_offset: i64, out: &mut Vec<Effect>) {
+    /// held by as many replicas as `min.insync.replicas` asks for. One that lies behind those that are
+    /// remembered is as safe as the newest of its producer.
+    fn answer_duplicate(&mut self, produce: &Produce, at: Option<i64>, out: &mut Vec<Effect>) {
         if produce.ticket == Ticket::NONE {
             return;
         }
-        let known = self.overlay.index_of(base_offset);
+        let known = match at {
+            Some(base_offset) => self.overlay.index_of(base_offset),
+            None => self.overlay.last_index_of(produce.summary.producer_id),
+        };
         let waits_for = match produce.acks {
             Acks::All => known
-                .or_else(|| self.applied_and_perhaps_not_held(base_offset))
+                .or_else(|| match at {
+                    Some(base_offset) => self.applied_and_perhaps_not_held(base_offset),
+                    None => (!self.majority_is_enough()).then_some(self.applied),
+                })
                 .filter(|index| *index > self.applied || !self.holders(*index)),
             Acks::Leader => known.filter(|index| *index > self.group.written()),
         };
         let Some(index) = waits_for else {
-            return answer(out, produce.ticket, Ok(self.produced(base_offset)));
+            return answer(out, produce.ticket, self.outcome(at));
         };
         let waiters = match produce.acks {
             Acks::All => &mut self.commit_waiters,
             Acks::Leader => &mut self.written_waiters,
         };
-        let at = waiters.partition_point(|w| w.index <= index);
+        let place = waiters.partition_point(|w| w.index <= index);
         waiters.insert(
-            at,
+            place,
             Waiter {
                 ticket: produce.ticket,
                 index,
-                base_offset,
+                base_offset: at,
                 numbers: Numbers::of(&produce.summary),
             },
         );

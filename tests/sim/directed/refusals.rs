@@ -109,3 +109,22 @@ fn l9_a_gap_of_the_producers_own_is_said_at_once() {
     let refused = Some(Err(ProduceError::OutOfOrderSequence));
     assert_eq!(cluster.answer(gap), refused);
 }
+
+#[test]
+fn l9_a_batch_that_is_there_is_no_gap_however_many_came_behind_it() {
+    let mut cluster = Cluster::of_three(Plan::voters(&ALL));
+    for sequence in 0..8 {
+        cluster.produce_as_p(A, sequence, "event");
+    }
+    // Nothing of it is committed yet, and then all is.
+    let early = cluster.produce_as_p(A, 1, "event");
+    assert_eq!(cluster.answer(early), None);
+    cluster.run(&ALL);
+    let late = cluster.produce_as_p(A, 1, "event");
+    let there = Some(Err(ProduceError::DuplicateSequence));
+    assert_eq!(
+        [early, late].map(|request| cluster.answer(request)),
+        [there; 2]
+    );
+    assert_eq!(cluster.consume(A).len(), 9);
+}
