@@ -76,6 +76,10 @@ pub enum ProduceError {
     /// A sequence was left out.
     #[error("the sequence is not the next one")]
     OutOfOrderSequence,
+    /// The batch is in the log, so far back that nobody remembers where. It is said when the batch is as safe
+    /// as its answer would be.
+    #[error("the sequence is there already")]
+    DuplicateSequence,
     /// A newer producer of the same id exists.
     #[error("the producer epoch is old")]
     InvalidProducerEpoch,

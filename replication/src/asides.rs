@@ -111,6 +111,7 @@ mod tests {
                 group: 7,
                 first_voters: vec![1, 2, 3],
                 replicas: replicas.to_vec(),
+                before: Vec::new(),
             }],
             configs: Default::default(),
             closing: false,

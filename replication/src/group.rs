@@ -680,6 +680,11 @@ impl Group {
         Some(to)
     }
 
+    /// Whether leadership is being handed to another replica: nothing is taken meanwhile.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
+    }
+
     /// Whether a membership change is in the log and not applied.
     pub(crate) fn has_pending_change(&self) -> bool {
         self.node.raft.has_pending_conf()

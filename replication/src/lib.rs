@@ -4,6 +4,7 @@
 //! * `raft_log`, `raft_codec`, `conf`, `logger` between the library's types and ours
 //! * `partition` what a produce is answered, what is visible, who waits
 //! * `producers` sequences of batches that are appended and not yet applied
+//! * `refused` batches that were refused for now: those behind them wait
 //! * `handshake`, `peers`, `recovering` who is heard, and who is not whole
 //! * `members` from the members that the controller wants to the next change
 //! * `message` what replicas say to each other; `frame` the bytes that carry it between nodes
@@ -47,6 +48,7 @@ pub mod raft_codec;
 pub mod raft_log;
 pub mod reconciler;
 pub mod recovering;
+mod refused;
 pub mod replacement;
 pub mod retry;
 pub mod runtime;

@@ -6,6 +6,8 @@
 //! * **L2**: whoever waits, waits for an index of a term; all fail when the role or term changes.
 //! * **I9**: the watermarks are published as one value and never move back.
 
+mod produce;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -16,7 +18,8 @@ use riverrun_storage::{EntryKind, LogEntry, LogReader, LogStart, ProducerState};
 use uuid::Uuid;
 
 use crate::api::{
-    Acks, CommittedBatch, Produce, ProduceError, Produced, Progress, Published, Role, Ticket,
+    CommittedBatch, Produce, ProduceError, ProduceOutcome, Produced, Progress, Published, Role,
+    Ticket,
 };
 use crate::conf;
 use crate::config::GroupSettings;
@@ -26,6 +29,7 @@ use crate::message::{Body, PeerMessage, RaftMessage};
 use crate::peers::Peers;
 use crate::producers::Overlay;
 use crate::recovering::Recovering;
+use crate::refused::{Numbers, Refused};
 use crate::shard::Effect;
 use crate::word::AskedWord;
 
@@ -134,7 +138,9 @@ impl PartitionHandle {
 struct Waiter {
     ticket: Ticket,
     index: u64,
-    base_offset: i64,
+    /// Of the first record; `None` of a batch that is there, so far back that nobody knows where.
+    base_offset: Option<i64>,
+    numbers: Option<Numbers>,
 }
 
 /// A membership change that somebody waits for.
@@ -177,6 +183,7 @@ pub struct Partition {
     commit_waiters: VecDeque<Waiter>,
     change_waiters: Vec<ChangeWaiter>,
     parked: Vec<Produce>,
+    refused: Refused,
     pub(crate) confirms: Confirms,
     /// Base offsets of segments that were begun and whose producer state is not written yet.
     rolled: BTreeSet<i64>,
@@ -276,6 +283,7 @@ impl Partition {
             commit_waiters: VecDeque::new(),
             change_waiters: Vec::new(),
             parked: Vec::new(),
+            refused: Refused::default(),
             confirms: Confirms::default(),
             rolled: BTreeSet::new(),
             unflushed_records: 0,
@@ -332,112 +340,20 @@ impl Partition {
         self.settings = settings;
     }
 
-    /// Takes a batch to append, or answers why not.
-    pub fn produce(&mut self, mut produce: Produce, out: &mut Vec<Effect>) {
-        let ticket = produce.ticket;
-        if let Some(expected) = produce.expected_epoch {
-            let epoch = i32::try_from(self.group.term()).unwrap_or(i32::MAX);
-            if expected < epoch {
-                return answer(out, ticket, Err(ProduceError::FencedEpoch));
-            }
-            if expected > epoch {
-                return answer(out, ticket, Err(ProduceError::UnknownEpoch));
-            }
-        }
-        if !self.group.is_leader() {
-            return answer(out, ticket, Err(ProduceError::NotLeader));
-        }
-        if self.full {
-            return answer(out, ticket, Err(ProduceError::Storage));
-        }
-        if !self.ready && !planted::is(Bug::L1) {
-            self.parked.push(produce);
-            return;
-        }
-        if produce.acks == Acks::All
-            && self.in_sync().count() < self.settings.min_insync_replicas as usize
-        {
-            return answer(out, ticket, Err(ProduceError::NotEnoughReplicas));
-        }
-        let summary = produce.summary;
-        if summary.producer_id >= 0 {
-            match self.overlay.check(&self.producers, &summary) {
-                Ok(None) => {}
-                Ok(Some(base_offset)) => return self.answer_duplicate(&produce, base_offset, out),
-                Err(error) => return answer(out, ticket, Err(error)),
-            }
-        }
-        let epoch = i32::try_from(self.group.term()).unwrap_or(i32::MAX);
-        let base_offset = if planted::is(Bug::StaleBaseOffset) {
-            self.high_watermark
-        } else {
-            self.next_offset
-        };
-        riverrun_record::stamp(&mut produce.batch, base_offset, epoch);
-        match self.group.propose_batch(produce.batch.freeze()) {
-            Err(crate::group::ProposeError::NotLeader) => {
-                answer(out, ticket, Err(ProduceError::NotLeader))
-            }
-            Err(crate::group::ProposeError::Busy) => answer(out, ticket, Err(ProduceError::Busy)),
-            Ok(index) => {
-                self.next_offset = base_offset + i64::from(summary.last_offset_delta) + 1;
-                self.unflushed_records += u64::from(summary.record_count.unsigned_abs());
-                if summary.producer_id >= 0 {
-                    self.overlay
-                        .append(&self.producers, &summary, base_offset, index);
-                }
-                if ticket != Ticket::NONE {
-                    let waiter = Waiter {
-                        ticket,
-                        index,
-                        base_offset,
-                    };
-                    match produce.acks {
-                        Acks::Leader => self.written_waiters.push_back(waiter),
-                        Acks::All => self.commit_waiters.push_back(waiter),
-                    }
-                }
-            }
-        }
-    }
-
-    /// A duplicate is answered under the condition of its first copy (L2): that it is committed, and
-    /// held by as many replicas as `min.insync.replicas` asks for.
-    fn answer_duplicate(&mut self, produce: &Produce, base_offset: i64, out: &mut Vec<Effect>) {
-        if produce.ticket == Ticket::NONE {
-            return;
-        }
-        let known = self.overlay.index_of(base_offset);
-        let waits_for = match produce.acks {
-            Acks::All => known
-                .or_else(|| self.applied_and_perhaps_not_held(base_offset))
-                .filter(|index| *index > self.applied || !self.holders(*index)),
-            Acks::Leader => known.filter(|index| *index > self.group.written()),
-        };
-        let Some(index) = waits_for else {
-            return answer(out, produce.ticket, Ok(self.produced(base_offset)));
-        };
-        let waiters = match produce.acks {
-            Acks::All => &mut self.commit_waiters,
-            Acks::Leader => &mut self.written_waiters,
-        };
-        let at = waiters.partition_point(|w| w.index <= index);
-        waiters.insert(
-            at,
-            Waiter {
-                ticket: produce.ticket,
-                index,
-                base_offset,
-            },
-        );
-    }
-
     /// The index of an applied batch, where being committed alone does not answer it.
     fn applied_and_perhaps_not_held(&self, base_offset: i64) -> Option<u64> {
         if self.majority_is_enough() {
             return None;
         }
         self.handle.reader().index_of_offset(base_offset)
+    }
+
+    /// What is said of a batch that is there.
+    fn outcome(&self, base_offset: Option<i64>) -> ProduceOutcome {
+        match base_offset {
+            Some(base_offset) => Ok(self.produced(base_offset)),
+            None => Err(ProduceError::DuplicateSequence),
+        }
     }
 
     fn produced(&self, base_offset: i64) -> Produced {
@@ -681,6 +597,7 @@ impl Partition {
     /// One tick of time.
     pub fn tick(&mut self, out: &mut Vec<Effect>) {
         self.peers.tick();
+        self.refused.tick();
         let may_campaign = self.may_campaign();
         self.group.tick(may_campaign);
         self.tick_handshakes(out);
@@ -796,7 +713,7 @@ impl Partition {
         self.overlay = Overlay::default();
         self.confirms.answered.clear();
         for produce in std::mem::take(&mut self.parked) {
-            answer(out, produce.ticket, Err(ProduceError::NotLeader));
+            self.refuse(&produce, ProduceError::NotLeader, out);
         }
         for (_, ticket) in std::mem::take(&mut self.confirms.waiting) {
             out.push(Effect::Confirmed {
@@ -815,7 +732,14 @@ impl Partition {
             .written_waiters
             .drain(..)
             .chain(self.commit_waiters.drain(..));
-        for ticket in waiters.map(|w| w.ticket).chain(changes) {
+        for waiter in waiters {
+            // Whether it is there, the log of the next leader says.
+            if let Some(numbers) = waiter.numbers {
+                self.refused.note(numbers, ProduceError::NotLeader);
+            }
+            answer(out, waiter.ticket, Err(ProduceError::NotLeader));
+        }
+        for ticket in changes {
             answer(out, ticket, Err(ProduceError::NotLeader));
         }
     }
@@ -959,12 +883,12 @@ impl Partition {
             .is_some_and(|w| w.index <= self.group.written())
         {
             if let Some(waiter) = self.written_waiters.pop_front() {
-                answer(out, waiter.ticket, Ok(self.produced(waiter.base_offset)));
+                answer(out, waiter.ticket, self.outcome(waiter.base_offset));
             }
         }
         while let Some(front) = self.commit_waiters.front() {
             let enough = if planted::is(Bug::L2) {
-                self.high_watermark > front.base_offset
+                self.high_watermark > front.base_offset.unwrap_or(0)
             } else {
                 front.index <= self.applied && self.holders(front.index)
             };
@@ -972,7 +896,7 @@ impl Partition {
                 break;
             }
             if let Some(waiter) = self.commit_waiters.pop_front() {
-                answer(out, waiter.ticket, Ok(self.produced(waiter.base_offset)));
+                answer(out, waiter.ticket, self.outcome(waiter.base_offset));
             }
         }
     }
@@ -1058,7 +982,7 @@ impl Partition {
     }
 }
 
-pub(crate) fn answer(out: &mut Vec<Effect>, ticket: Ticket, outcome: crate::api::ProduceOutcome) {
+pub(crate) fn answer(out: &mut Vec<Effect>, ticket: Ticket, outcome: ProduceOutcome) {
     if ticket != Ticket::NONE {
         out.push(Effect::Produced { ticket, outcome });
     }

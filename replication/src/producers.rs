@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 use riverrun_record::{BatchSummary, BatchView};
 use riverrun_storage::{EntryKind, LogEntry, ProducerBatch, ProducerState, SequenceVerdict};
 
-use crate::api::ProduceError;
-
 /// Producers with unapplied batches.
 #[derive(Debug, Default)]
 pub struct Overlay {
@@ -45,32 +43,35 @@ impl Overlay {
         }
     }
 
-    /// Whether a batch is the next one (`None`) or a duplicate (its first offset).
-    ///
-    /// # Errors
-    /// Why it is neither.
-    pub fn check(
-        &self,
-        applied: &ProducerState,
-        batch: &BatchSummary,
-    ) -> Result<Option<i64>, ProduceError> {
-        let state = if self.last_index.contains_key(&batch.producer_id) {
+    /// The state that knows a producer's last batches.
+    fn state<'a>(&'a self, applied: &'a ProducerState, producer_id: i64) -> &'a ProducerState {
+        if self.last_index.contains_key(&producer_id) {
             &self.state
         } else {
             applied
-        };
-        let verdict = state.check(
+        }
+    }
+
+    /// What a batch is by its numbers.
+    pub fn check(&self, applied: &ProducerState, batch: &BatchSummary) -> SequenceVerdict {
+        self.state(applied, batch.producer_id).check(
             batch.producer_id,
             batch.producer_epoch,
             batch.base_sequence,
             batch.last_sequence(),
-        );
-        match verdict {
-            SequenceVerdict::Next => Ok(None),
-            SequenceVerdict::Duplicate { base_offset, .. } => Ok(Some(base_offset)),
-            SequenceVerdict::OutOfOrder { .. } => Err(ProduceError::OutOfOrderSequence),
-            SequenceVerdict::Fenced { .. } => Err(ProduceError::InvalidProducerEpoch),
-        }
+        )
+    }
+
+    /// The sequence that follows what the log has of a producer in an epoch, if it has anything.
+    #[must_use]
+    pub fn next(&self, applied: &ProducerState, producer_id: i64, epoch: i16) -> Option<i32> {
+        self.state(applied, producer_id).next(producer_id, epoch)
+    }
+
+    /// Whether the log has nothing of a producer.
+    #[must_use]
+    pub fn is_new(&self, applied: &ProducerState, producer_id: i64) -> bool {
+        !self.state(applied, producer_id).knows(producer_id)
     }
 
     /// A batch was appended.
@@ -92,6 +93,12 @@ impl Overlay {
         });
         self.last_index.insert(batch.producer_id, index);
         self.by_offset.insert(base_offset, index);
+    }
+
+    /// The last unapplied entry of a producer.
+    #[must_use]
+    pub fn last_index_of(&self, producer_id: i64) -> Option<u64> {
+        self.last_index.get(&producer_id).copied()
     }
 
     /// The unapplied entry that begins at an offset.

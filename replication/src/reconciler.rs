@@ -167,6 +167,7 @@ mod tests {
                     directory: Uuid::from_u128(node.unsigned_abs().into()),
                 })
                 .collect(),
+            before: Vec::new(),
         }
     }
 

@@ -37,7 +37,8 @@ impl Wanted {
     }
 
     /// Whether the group has exactly these, and nothing is being changed.
-    fn is_of(&self, word: &Word) -> bool {
+    #[must_use]
+    pub fn is_of(&self, word: &Word) -> bool {
         let is_voter = |replica: &u64| word.voters.iter().any(|voter| voter.replica == *replica);
         !word.changing
             && word.voters.len() == self.voters.len()

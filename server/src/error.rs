@@ -91,6 +91,8 @@ pub(crate) fn of_produce(error: ProduceError) -> ErrorCode {
         ProduceError::FencedEpoch => ErrorCode::FencedLeaderEpoch,
         ProduceError::UnknownEpoch => ErrorCode::UnknownLeaderEpoch,
         ProduceError::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
+        // Clients take it for a success without an offset.
+        ProduceError::DuplicateSequence => ErrorCode::DuplicateSequenceNumber,
         ProduceError::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
         ProduceError::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
         // The first failed flush is final (I10); the client looks for another leader.

@@ -20,5 +20,7 @@ pub use log::{
     Appended, BadEntry, EntryMeta, Fetched, Log, LogConfig, LogError, LogFlush, LogReader,
     LogResult, LogSync, Recovery, TimestampOffset,
 };
-pub use producer_state::{BadSnapshot, ProducerBatch, ProducerState, SequenceVerdict};
+pub use producer_state::{
+    BadSnapshot, ProducerBatch, ProducerState, REMEMBERED_BATCHES, SequenceVerdict,
+};
 pub use recovered::{FileTrust, GroupRecord, HardState, LogIdentity, LogStart, StoredConf};

@@ -77,11 +77,13 @@ pub enum Bug {
     UnverifiedColdRead,
     /// F4: the numbers of a change are taken when it has been written, and not before it is sent.
     NumbersAfterAwait,
+    /// A batch is judged by its sequence alone, though an earlier one of its producer was refused for now.
+    SequenceBeforeRefusal,
 }
 
 impl Bug {
     /// All of them, for a hunt.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::AckBeforePersist,
         Self::FollowerAckBeforePersist,
         Self::SkipI4Barrier,
@@ -115,6 +117,7 @@ impl Bug {
         Self::DamageForgotten,
         Self::UnverifiedColdRead,
         Self::NumbersAfterAwait,
+        Self::SequenceBeforeRefusal,
     ];
 
     /// The name that a hunt is asked for.
@@ -154,6 +157,7 @@ impl Bug {
             Self::DamageForgotten => "damage_forgotten",
             Self::UnverifiedColdRead => "unverified_cold_read",
             Self::NumbersAfterAwait => "numbers_after_await",
+            Self::SequenceBeforeRefusal => "sequence_before_refusal",
         }
     }
 

@@ -180,6 +180,23 @@ impl ProducerState {
         self.producers.is_empty()
     }
 
+    /// Whether anything of a producer is known.
+    #[must_use]
+    pub fn knows(&self, producer_id: i64) -> bool {
+        self.producers.contains_key(&producer_id)
+    }
+
+    /// The sequence behind the last batch of a producer, where that was of this epoch.
+    #[must_use]
+    pub fn next(&self, producer_id: i64, epoch: i16) -> Option<i32> {
+        let producer = self.producers.get(&producer_id)?;
+        let last = producer
+            .batches
+            .back()
+            .filter(|_| producer.epoch == epoch)?;
+        Some(increment_sequence(last.last_sequence, 1))
+    }
+
     /// What a batch with these sequences is.
     #[must_use]
     pub fn check(&self, producer_id: i64, epoch: i16, first: i32, last: i32) -> SequenceVerdict {

@@ -7,6 +7,7 @@ mod events;
 mod founding;
 mod frozen;
 mod fsync;
+mod hand_over;
 mod kill_loop;
 mod loss;
 mod ours;
@@ -80,6 +81,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(
             "cluster::a_topic_deleted_while_a_node_is_away_stays_deleted",
             topics::a_deleted_topic_stays_deleted,
+        ),
+        trial(
+            "cluster::librdkafka_stores_nothing_twice_through_hand_overs",
+            hand_over::librdkafka_stores_nothing_twice,
+        ),
+        trial(
+            "cluster::java_stores_nothing_twice_through_hand_overs",
+            hand_over::java_stores_nothing_twice,
         ),
         trial(
             "cluster::fsync_two_blocked_disks_hold_every_acknowledgement",

@@ -95,6 +95,7 @@ pub(crate) fn commands() -> Vec<Command> {
             node: 7,
             on_word: Some(OnWord {
                 others: vec![1_048_578, 1_048_579],
+                settled: true,
             }),
         }),
         Command::MarkTopicClosing(MarkTopicClosing { id: bytes(TOPIC) }),
@@ -125,7 +126,7 @@ fn expected() -> Vec<Value> {
             "set": {"max.message.bytes": "2000"}, "unset": ["write.caching"]}),
         json!({"command": "AllocateProducerIds", "count": 1000}),
         json!({"command": "ReplaceReplica", "topic_id": topic, "partition": 1,
-            "old_replica": 1_048_577, "node": 7, "on_word_of": [1_048_578, 1_048_579]}),
+            "old_replica": 1_048_577, "node": 7, "on_word_of": [1_048_578, 1_048_579], "settled": true}),
         json!({"command": "MarkTopicClosing", "topic_id": topic}),
         json!({"command": "RemoveTopic", "topic_id": Uuid::from_u128(0x99).to_string()}),
         json!({"command": "TopicsGone", "node": 7,

@@ -366,8 +366,8 @@ impl World {
             host.process = None;
             host.disk.clear_faults();
             host.fuse = Fuse::default();
-            host.paused_until_us = 0;
         }
+        self.wake(node);
     }
 
     /// The process is killed; the page cache lives on.

@@ -32,7 +32,7 @@ pub fn named_by(bug: Bug) -> &'static [&'static str] {
             "promises_outlive_a_crash",
             "recovery_accepts_what_a_crash_leaves",
         ],
-        Bug::L1 => &["no_duplicate_of_an_idempotent_producer"],
+        Bug::L1 | Bug::SequenceBeforeRefusal => &["no_duplicate_of_an_idempotent_producer"],
         Bug::L2 => &["acknowledged_is_never_lost", "one_value_at_one_offset"],
         Bug::L3 => &["committed_agrees", "same_index_and_term_same_bytes"],
         Bug::L6 => &["leaders_known"],

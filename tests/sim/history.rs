@@ -15,6 +15,8 @@ pub struct Batch {
     pub group: u64,
     /// The checksum in its header.
     pub crc: u32,
+    /// Those that it had under earlier numbers of its producer.
+    pub earlier: Vec<u32>,
     /// Records in it.
     pub records: u32,
     /// Whether its producer numbers batches: then it must be in the log once at most.
@@ -27,6 +29,18 @@ pub struct Batch {
     pub acked: Option<(i64, u64)>,
     /// Whether an answer said that it definitely is not in the log and the client gave up.
     pub given_up: bool,
+}
+
+impl Batch {
+    /// The checksum that an entry with this one is to have: its own, if the batch was ever sent with it.
+    #[must_use]
+    pub fn crc_as(&self, seen: u32) -> u32 {
+        if self.earlier.contains(&seen) {
+            seen
+        } else {
+            self.crc
+        }
+    }
 }
 
 /// Every batch ever made.

@@ -25,6 +25,7 @@ use crate::coming::Coming;
 use crate::invariants::{Checked, offsets_dense};
 use crate::mark::Mark;
 use crate::words::Words;
+use crate::world::Event;
 
 /// Where every node keeps its data on its own disk.
 #[must_use]
@@ -314,6 +315,8 @@ pub struct Host {
     pub starting: bool,
     /// It stands still until then.
     pub paused_until_us: u64,
+    /// What has come for it while it stood still.
+    pub waiting: VecDeque<Event>,
     /// Its disk hangs until then.
     pub hung_until_us: u64,
     /// Thousandths by which its clock runs too fast, 1000 for exactly right.
@@ -353,6 +356,7 @@ impl Host {
             process: None,
             starting: false,
             paused_until_us: 0,
+            waiting: VecDeque::new(),
             hung_until_us: 0,
             clock_permille: 1000,
             fuse: Fuse::default(),

@@ -30,6 +30,7 @@ pub mod bugs;
 pub mod changes;
 pub mod clock;
 pub mod coming;
+pub mod connections;
 pub mod history;
 pub mod host;
 pub mod invariants;

@@ -266,6 +266,17 @@ impl World {
         self.inputs(node, vec![(group, Input::DropHead { group, keep_from })]);
     }
 
+    /// Leadership is handed over again and again, amid what clients have under way.
+    pub fn hand_over(&mut self) {
+        let Some(every) = self.plan.hand_over_every_us.filter(|_| !self.calm) else {
+            return;
+        };
+        let after = self.nemesis.rng.around(every);
+        self.clock.after(after, Event::HandOver);
+        let to = self.nemesis.rng.index(self.plan.nodes);
+        self.transfer(to);
+    }
+
     fn transfer(&mut self, to: usize) {
         let mut groups: Vec<u64> = self.groups.keys().copied().collect();
         groups.push(CONTROLLER);
@@ -328,13 +339,13 @@ impl World {
         for node in 0..self.plan.nodes {
             if let Some(host) = self.hosts.get_mut(node) {
                 host.hung_until_us = 0;
-                host.paused_until_us = 0;
                 host.clock_permille = 1000;
                 if host.process.is_some() {
                     host.disk.clear_faults();
                     host.fuse = crate::host::Fuse::default();
                 }
             }
+            self.wake(node);
             if self.process(node).is_none() {
                 self.start_later(node);
             }

@@ -4,6 +4,8 @@
 //! since a run with every fault at once hides what only shows when one of them is missing.
 
 use crate::changes::ChangesPlan;
+use riverrun_storage::REMEMBERED_BATCHES;
+
 use crate::clock::{MS, SECOND};
 use crate::rng::Rng;
 use crate::story::Story;
@@ -160,6 +162,8 @@ pub struct ClientPlan {
     pub retry_us: u64,
     /// After how long it is given up.
     pub deadline_us: u64,
+    /// Whether it does as librdkafka does, with its batches under way on one connection.
+    pub pipelined: bool,
 }
 
 /// Everything that a seed decides before the first event.
@@ -201,6 +205,8 @@ pub struct Plan {
     pub delete_every_us: Option<u64>,
     /// Changes that nodes propose, where there are any.
     pub changes: Option<ChangesPlan>,
+    /// Mean time between two hand-overs of leadership, where they are for their own sake.
+    pub hand_over_every_us: Option<u64>,
     /// Mean time that a stopped process stays down.
     pub down_us: u64,
     /// The node that may lose what it had synced. One a run, so that never a majority does.
@@ -282,6 +288,7 @@ impl Plan {
             story_every_us: 0,
             delete_every_us: None,
             changes: None,
+            hand_over_every_us: None,
             down_us: rng.between(50, 3000) * MS,
             victim: rng.index(nodes),
             skew_permille: if rng.coin() { rng.between(0, 200) } else { 0 },
@@ -310,12 +317,34 @@ impl Plan {
             plan.changes = ChangesPlan::draw(&mut Rng::stream(seed, "changes"));
             plan.found_with(&mut Rng::stream(seed, "founding"));
         }
+        if !options.bench {
+            plan.pipeline(&mut Rng::stream(seed, "pipelines"));
+        }
         if options.bench {
             plan.wal_bytes = 1 << 20;
             plan.small_round_max_bytes = 16 << 10;
             plan.fault_every_us = SECOND;
         }
         plan
+    }
+
+    /// Which clients do as librdkafka does, and whether leadership is handed over for their sake. Where
+    /// acknowledged events may be lost within the promise, a gap is nobody's fault.
+    fn pipeline(&mut self, rng: &mut Rng) {
+        if !rng.chance(400) {
+            return;
+        }
+        for client in &mut self.clients {
+            let caching = self.groups.get(client.group).is_some_and(|g| g.caching);
+            if client.idempotent && !caching && rng.chance(800) {
+                client.pipelined = true;
+                client.window = REMEMBERED_BATCHES;
+                client.every_us = rng.between(2, 60) * MS;
+            }
+        }
+        if self.nodes > 1 && rng.chance(600) {
+            self.hand_over_every_us = Some(rng.between(100, 2000) * MS);
+        }
     }
 
     /// Who founds the cluster, and what strikes it while it is founded.
@@ -462,6 +491,7 @@ fn client_plans(rng: &mut Rng, groups: usize, bench: bool) -> Vec<ClientPlan> {
                 },
                 retry_us: rng.between(200, 1500) * MS,
                 deadline_us: rng.between(2, 20) * SECOND,
+                pipelined: false,
             });
         }
     }

@@ -43,8 +43,9 @@ mod tests {
     use crate::bugs::named_by;
 
     /// What no seed has found so far: the simulator does not yet raise the faults that these need.
-    const WITHOUT_A_SEED: [Bug; 7] = [
+    const WITHOUT_A_SEED: [Bug; 8] = [
         Bug::FoundOverData,
+        Bug::ReplaceWithoutMajority,
         Bug::LearnerCountsAsWhole,
         Bug::OrderOnOldWord,
         Bug::ErrorIsLost,

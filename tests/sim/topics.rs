@@ -109,13 +109,7 @@ impl World {
             && !self.calm
         {
             self.topics.next_us = Some(now + self.rng.around(every));
-            let topics = controller.image().topics.values();
-            // Where a replica moves, the image does not say who votes still.
-            let settled = topics.filter(|topic| {
-                let mut groups = topic.partitions.iter().map(|partition| partition.group);
-                groups.all(|group| self.is_settled(group))
-            });
-            let ids: Vec<Uuid> = settled.map(|topic| topic.id).collect();
+            let ids: Vec<Uuid> = controller.image().topics.keys().copied().collect();
             self.topics.unwanted.extend(self.rng.pick(&ids));
         }
         let unwanted = self.topics.unwanted.iter();

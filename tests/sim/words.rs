@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use riverrun_record::BatchView;
 use riverrun_replication::asides::{Aside, may_go};
-use riverrun_replication::controller::{Command, Outcome, decode_batch};
+use riverrun_replication::controller::{Command, OnWord, Outcome, decode_batch};
 use riverrun_replication::replacement::{Wanted, others_whole};
 use riverrun_replication::shard::Input;
 use riverrun_replication::{ProduceError, Ticket, Word};
@@ -194,8 +194,10 @@ impl World {
         };
         // The order names replicas of the partition; the learner of the plan is none.
         others.retain(|id| partition.replicas.iter().any(|at| at.replica == *id));
+        let settled = wanted.is_of(word);
         let own = node_id(node);
-        let planned = controller.plan_replace_replica(&topic, number, old, own, Some(others));
+        let on_word = Some(OnWord { others, settled });
+        let planned = controller.plan_replace_replica(&topic, number, old, own, on_word);
         if let Ok(command) = planned {
             let at_question = committed.unwrap_or(0);
             self.operator.ordered.insert((word.group, old), at_question);

@@ -1,4 +1,9 @@
 //! Clients: they write batches whose every value is unique, retry until a deadline, and remember.
+//!
+//! Some do as librdkafka does: several batches are under way on one ordered connection; when one is to be
+//! sent again, nothing is sent until all are answered; and when one is called out of order that is not the
+//! next to be acknowledged, the producer begins anew under another id and sends all again, also what may be
+//! in the log. So they must never be told so but of a gap of their own, and they make none.
 
 use std::collections::VecDeque;
 
@@ -11,6 +16,9 @@ use crate::history::{Batch, History};
 use crate::invariants::Checked;
 use crate::plan::ClientPlan;
 use crate::rng::Rng;
+
+/// Between two ids of one producer lie those of all the others.
+const ID_STEP: i64 = 1000;
 
 /// A batch on its way to a node.
 #[derive(Debug)]
@@ -27,6 +35,10 @@ pub struct Request {
     pub acks: Acks,
     /// Its bytes.
     pub bytes: BytesMut,
+    /// The connection that it is sent over, where the client has one.
+    pub connection: Option<u64>,
+    /// The life of the node that the connection was made to.
+    pub life: Option<u64>,
 }
 
 /// The answer to a [`Request`].
@@ -47,6 +59,8 @@ pub struct Answer {
 #[derive(Debug)]
 struct Pending {
     batch: i64,
+    /// How many records it has, and how many bytes each value.
+    shape: (u64, usize),
     bytes: BytesMut,
     /// When it was sent last, where it is under way.
     sent_us: Option<u64>,
@@ -72,6 +86,12 @@ pub struct Client {
     not_before_us: u64,
     attempts: u64,
     alarm_us: u64,
+    /// Which of its connections it uses.
+    connection: u64,
+    /// Nothing is sent until nothing is under way.
+    drains: bool,
+    /// Then it begins anew under another id.
+    begins_anew: bool,
     /// No new batches any more.
     pub stopped: bool,
     /// Batches that were made after the faults and acknowledged.
@@ -100,6 +120,9 @@ impl Client {
             not_before_us: 0,
             attempts: 0,
             alarm_us: 0,
+            connection: 0,
+            drains: false,
+            begins_anew: false,
             stopped: false,
             progress: 0,
             counting_from: None,
@@ -116,6 +139,12 @@ impl Client {
     #[must_use]
     pub fn leader(&self) -> usize {
         self.leader
+    }
+
+    /// Whether it sends over one ordered connection.
+    #[must_use]
+    pub fn is_pipelined(&self) -> bool {
+        self.plan.pipelined
     }
 
     /// Batches without an answer.
@@ -150,13 +179,17 @@ impl Client {
                 // Nobody answers: all over again, in order, perhaps at another node.
                 self.all_over_again();
                 self.look_elsewhere(None);
+                self.connection += 1;
             }
+            self.drain(history);
             let acks = if self.plan.acks_all {
                 Acks::All
             } else {
                 Acks::Leader
             };
-            for pending in self.pending.iter_mut().filter(|p| p.sent_us.is_none()) {
+            let connection = self.plan.pipelined.then_some(self.connection);
+            let unsent = self.pending.iter_mut().filter(|p| p.sent_us.is_none());
+            for pending in unsent.filter(|_| !self.drains) {
                 self.attempts += 1;
                 pending.attempt = self.attempts;
                 pending.sent_us = Some(now_us);
@@ -170,6 +203,8 @@ impl Client {
                     attempt: pending.attempt,
                     acks,
                     bytes: pending.bytes.clone(),
+                    connection,
+                    life: None,
                 });
             }
         }
@@ -200,31 +235,22 @@ impl Client {
             .rng
             .between(self.plan.batch_bytes.0, self.plan.batch_bytes.1);
         let each = usize::try_from(bytes / records).unwrap_or(8).max(24);
-        let mut builder = BatchBuilder::new(Compression::None, None);
-        if self.plan.idempotent {
-            builder = builder.producer(self.producer, self.epoch, self.sequence);
-        }
-        for record in 0..records {
-            let mut value = format!("{id}/{record}/").into_bytes();
-            value.resize(each, b'.');
-            if builder.append(id, None, Some(&value), &[]).is_err() {
-                return;
-            }
-        }
-        let Ok(bytes) = builder.build_mut() else {
+        let Some(bytes) = self.build(id, (records, each)) else {
             return;
         };
         let Ok(view) = BatchView::parse(&bytes) else {
             return;
         };
         let count = u32::try_from(view.record_count()).unwrap_or(0);
+        let crc = view.crc();
         self.sequence = riverrun_record::increment_sequence(self.sequence, view.record_count());
         history.made(
             id,
             Batch {
                 client: self.number,
                 group,
-                crc: view.crc(),
+                crc,
+                earlier: Vec::new(),
                 records: count,
                 idempotent: self.plan.idempotent,
                 durable: self.plan.acks_all,
@@ -236,11 +262,60 @@ impl Client {
         let deadline_us = now_us + self.plan.deadline_us;
         self.pending.push_back(Pending {
             batch: id,
+            shape: (records, each),
             bytes,
             sent_us: None,
             attempt: 0,
             deadline_us,
         });
+    }
+
+    /// The bytes of a batch with the producer's next numbers.
+    fn build(&self, id: i64, (records, each): (u64, usize)) -> Option<BytesMut> {
+        let mut builder = BatchBuilder::new(Compression::None, None);
+        if self.plan.idempotent {
+            builder = builder.producer(self.producer, self.epoch, self.sequence);
+        }
+        for record in 0..records {
+            let mut value = format!("{id}/{record}/").into_bytes();
+            value.resize(each, b'.');
+            builder.append(id, None, Some(&value), &[]).ok()?;
+        }
+        builder.build_mut().ok()
+    }
+
+    /// Goes on when nothing is under way any more.
+    fn drain(&mut self, history: &mut History) {
+        if self.pending.iter().any(|p| p.sent_us.is_some()) {
+            return;
+        }
+        self.drains = false;
+        if !std::mem::take(&mut self.begins_anew) {
+            return;
+        }
+        self.producer += ID_STEP;
+        self.epoch = 0;
+        self.sequence = 0;
+        for at in 0..self.pending.len() {
+            let Some((id, shape)) = self.pending.get(at).map(|p| (p.batch, p.shape)) else {
+                continue;
+            };
+            let Some(bytes) = self.build(id, shape) else {
+                continue;
+            };
+            let Ok(view) = BatchView::parse(&bytes) else {
+                continue;
+            };
+            if let Some(batch) = history.batch_mut(id) {
+                batch.earlier.push(batch.crc);
+                batch.crc = view.crc();
+            }
+            let count = view.record_count();
+            self.sequence = riverrun_record::increment_sequence(self.sequence, count);
+            if let Some(pending) = self.pending.get_mut(at) {
+                pending.bytes = bytes;
+            }
+        }
     }
 
     fn all_over_again(&mut self) {
@@ -275,6 +350,7 @@ impl Client {
 
     /// An idempotent producer that has lost count begins a new epoch.
     fn next_epoch(&mut self) {
+        self.begins_anew = false;
         self.epoch = self.epoch.wrapping_add(1).max(0);
         self.sequence = 0;
     }
@@ -296,16 +372,50 @@ impl Client {
                     }
                 }
             }
+            // It is there, and nobody knows where.
+            Err(ProduceError::DuplicateSequence) => {
+                if let Some(at) = at {
+                    self.pending.remove(at);
+                }
+            }
             Err(error) => {
                 let current = at
                     .and_then(|at| self.pending.get(at))
                     .is_some_and(|p| p.attempt == answer.attempt && p.sent_us.is_some());
-                if current {
-                    self.refused(error, answer.leader, now_us, history);
+                match at.filter(|_| current) {
+                    Some(at) if self.plan.pipelined => {
+                        self.is_to_come_again(at, error, answer.leader, now_us, history);
+                    }
+                    Some(_) => self.refused(error, answer.leader, now_us, history),
+                    None => {}
                 }
             }
         }
         Ok(())
+    }
+
+    /// What librdkafka makes of a refusal.
+    fn is_to_come_again(
+        &mut self,
+        at: usize,
+        error: ProduceError,
+        leader: Option<usize>,
+        now_us: u64,
+        history: &mut History,
+    ) {
+        match error {
+            ProduceError::InvalidProducerEpoch => return self.give_up(history),
+            // It is the next to be acknowledged: the producer can reason about nothing any more.
+            ProduceError::OutOfOrderSequence if at == 0 => return self.give_up(history),
+            ProduceError::OutOfOrderSequence => self.begins_anew = true,
+            ProduceError::NotLeader => self.look_elsewhere(leader),
+            _ => {}
+        }
+        if let Some(pending) = self.pending.get_mut(at) {
+            pending.sent_us = None;
+        }
+        self.drains = true;
+        self.not_before_us = now_us + self.rng.between(5, 100) * MS;
     }
 
     fn refused(

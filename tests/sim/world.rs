@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::changes::{self, CHANGE, Changes};
 use crate::clock::{Clock, MS};
 use crate::coming::{Question, Reply};
+use crate::connections::Connections;
 use crate::history::History;
 use crate::host::{Flusher, Host, LaneWrite, Process, Syncing};
 use crate::invariants::acknowledged_is_never_lost as lost;
@@ -158,6 +159,10 @@ pub enum Event {
         group: u64,
     },
     Operator,
+    HandOver,
+    GoOn {
+        node: usize,
+    },
     Fault,
     Story {
         step: Step,
@@ -228,6 +233,8 @@ pub struct World {
     pub violation: Option<Violation>,
     /// Faults have stopped.
     pub calm: bool,
+    /// The connections of clients that have one.
+    pub connections: Connections,
     effects: Vec<Effect>,
 }
 
@@ -284,6 +291,7 @@ impl World {
             trace: Trace::default(),
             violation: None,
             calm: false,
+            connections: Connections::default(),
             effects: Vec::new(),
             plan,
         };
@@ -311,6 +319,9 @@ impl World {
         self.clock.after(500 * MS, Event::Look);
         if !self.plan.faults.is_empty() {
             self.clock.after(self.plan.faults_from_us, Event::Fault);
+        }
+        if let Some(every) = self.plan.hand_over_every_us {
+            self.clock.after(2000 * MS + every, Event::HandOver);
         }
         if !self.plan.stories.is_empty() {
             let (step, node, group) = (Step::Begin, 0, 0);
@@ -346,16 +357,53 @@ impl World {
             .is_some_and(|host| host.life == life && host.process.is_some())
     }
 
-    /// Whether a node stands still; then the event comes again when it goes on.
-    fn postponed(&self, node: usize) -> Option<u64> {
-        let until = self.hosts.get(node)?.paused_until_us;
-        until
-            .checked_sub(self.clock.now_us())
-            .filter(|left| *left > 0)
+    /// What happens to a node that stands still waits, in order, until the node goes on.
+    fn wait(&mut self, node: usize, event: Event) -> Option<Event> {
+        let now = self.clock.now_us();
+        let Some(host) = self.hosts.get_mut(node) else {
+            return Some(event);
+        };
+        let stands_still = host.paused_until_us > now;
+        if !stands_still && host.waiting.is_empty() {
+            return Some(event);
+        }
+        if host.waiting.is_empty() {
+            let left = host.paused_until_us - now;
+            self.clock.after(left, Event::GoOn { node });
+        }
+        host.waiting.push_back(event);
+        None
+    }
+
+    /// A node goes on: what has waited for it happens, one after another.
+    fn go_on(&mut self, node: usize) {
+        let now = self.clock.now_us();
+        let Some(host) = self.hosts.get_mut(node) else {
+            return;
+        };
+        if host.waiting.is_empty() {
+            return;
+        }
+        if host.paused_until_us > now {
+            let left = host.paused_until_us - now;
+            self.clock.after(left, Event::GoOn { node });
+            return;
+        }
+        for event in std::mem::take(&mut host.waiting) {
+            self.happen(event);
+        }
+    }
+
+    /// A node does not stand still any longer.
+    pub fn wake(&mut self, node: usize) {
+        if let Some(host) = self.hosts.get_mut(node) {
+            host.paused_until_us = 0;
+            self.clock.after(0, Event::GoOn { node });
+        }
     }
 
     fn happen(&mut self, event: Event) {
-        if let Event::Tick { node, .. }
+        let event = if let Event::Tick { node, .. }
         | Event::Come { node, .. }
         | Event::Asked { to: node, .. }
         | Event::Told { node, .. }
@@ -370,11 +418,15 @@ impl World {
         | Event::Work { node, .. }
         | Event::Synced { node, .. }
         | Event::Request { node, .. } = &event
-            && let Some(left) = self.postponed(*node)
         {
-            self.clock.after(left, event);
-            return;
-        }
+            let node = *node;
+            let Some(event) = self.wait(node, event) else {
+                return;
+            };
+            event
+        } else {
+            event
+        };
         match event {
             Event::Start { node } => self.start(node),
             Event::Tick { node, life } if self.lives(node, life) => self.tick(node, life),
@@ -445,6 +497,8 @@ impl World {
             Event::Closed { from, to, topics } => self.is_closed(from, to, &topics),
             Event::Switch { client, group } => self.switch(client, group),
             Event::Operator => self.operate(),
+            Event::GoOn { node } => self.go_on(node),
+            Event::HandOver => self.hand_over(),
             Event::Fault => self.strike(),
             Event::Story { step, node, group } => self.tell(step, node, group),
             Event::Look => self.look_around(),
@@ -693,17 +747,14 @@ impl World {
                     let checked = replaced.acknowledges(batch.group, node, batch_id);
                     self.check(checked);
                 }
-                if ticket.connection != OPERATOR
-                    && let Some(delay) = self.network.client_delay()
-                {
-                    let answer = Answer {
+                if ticket.connection != OPERATOR {
+                    self.send_answer(Answer {
                         client: usize::try_from(ticket.connection).unwrap_or(usize::MAX),
                         batch: ticket.request.cast_signed(),
                         attempt: u64::from(ticket.slot),
                         outcome,
                         leader,
-                    };
-                    self.clock.after(delay, Event::Answer { answer });
+                    });
                 }
             }
             Effect::Confirmed { ticket, result } => {
@@ -1136,6 +1187,9 @@ impl World {
     }
 
     fn request(&mut self, node: usize, request: Request) {
+        if !self.is_received(node, &request) {
+            return;
+        }
         let Some(process) = self.process(node) else {
             return;
         };
@@ -1156,9 +1210,7 @@ impl World {
                     outcome: Err(ProduceError::NotLeader),
                     leader: None,
                 };
-                if let Some(delay) = self.network.client_delay() {
-                    self.clock.after(delay, Event::Answer { answer });
-                }
+                self.send_answer(answer);
                 return;
             }
             Err(error) => {
@@ -1207,7 +1259,7 @@ impl World {
                     "an acknowledgement",
                     produced.base_offset,
                     answer.batch,
-                    batch.crc,
+                    batch.crc_as(mark.crc),
                     mark,
                 );
                 self.check(checked);
@@ -1227,16 +1279,7 @@ impl World {
             self.clock.after(again_us, Event::Client { client: at });
         }
         for request in requests {
-            if let Some(delay) = self.network.client_delay() {
-                let request = Box::new(request);
-                self.clock.after(
-                    delay,
-                    Event::Request {
-                        node: leader,
-                        request,
-                    },
-                );
-            }
+            self.send_request(leader, request);
         }
     }
 

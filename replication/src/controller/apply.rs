@@ -14,7 +14,8 @@ use super::image::{BrokerImage, DirectoryImage, PartitionImage, ReplicaImage, To
 use super::names::check_topic_name;
 use super::outcome::{Outcome, Rejection};
 use super::{
-    Controller, MAX_CONFIGS, MAX_PARTITIONS_PER_COMMAND, MAX_PRODUCER_IDS, MAX_TEXT_BYTES,
+    Controller, MAX_CONFIGS, MAX_MOVES_AT_ONCE, MAX_PARTITIONS_PER_COMMAND, MAX_PRODUCER_IDS,
+    MAX_TEXT_BYTES,
 };
 
 type Applied = Result<Outcome, Rejection>;
@@ -317,13 +318,25 @@ impl Controller {
                 why: "the node has a replica of the partition",
             });
         }
+        let settled = replace.on_word.as_ref().is_some_and(|word| word.settled);
+        let now = partition.replicas.clone();
         let old = partition
             .replicas
             .iter_mut()
             .find(|replica| replica.replica == replace.old)
             .ok_or(Rejection::UnknownReplica)?;
+        let moves = old.node != replace.node;
+        if moves && !settled && partition.before.len() >= MAX_MOVES_AT_ONCE {
+            return Err(Rejection::Moving);
+        }
         let new = image.next_replica;
         image.next_replica = new.checked_add(1).ok_or(Rejection::Exhausted)?;
+        if settled {
+            partition.before.clear();
+        }
+        if moves {
+            partition.before.push(now);
+        }
         *old = ReplicaImage {
             replica: new,
             node: replace.node,
@@ -391,6 +404,7 @@ impl Controller {
                 group: next_group,
                 first_voters,
                 replicas,
+                before: Vec::new(),
             });
             next_group = next_group.checked_add(1).ok_or(Rejection::Exhausted)?;
         }

@@ -106,6 +106,14 @@ struct PartitionMessage {
     replicas: Vec<ReplicaMessage>,
     #[prost(uint64, repeated, tag = "3")]
     first_voters: Vec<u64>,
+    #[prost(message, repeated, tag = "4")]
+    before: Vec<ReplicasMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ReplicasMessage {
+    #[prost(message, repeated, tag = "1")]
+    replicas: Vec<ReplicaMessage>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -222,10 +230,14 @@ fn to_message(image: &Image) -> ImageMessage {
         node: replica.node,
         directory: replica.directory.as_bytes().to_vec(),
     };
+    let replicas = |of: &Vec<ReplicaImage>| ReplicasMessage {
+        replicas: of.iter().map(replica).collect(),
+    };
     let partition = |partition: &PartitionImage| PartitionMessage {
         group: partition.group,
         first_voters: partition.first_voters.clone(),
         replicas: partition.replicas.iter().map(replica).collect(),
+        before: partition.before.iter().map(replicas).collect(),
     };
     let topic = |topic: &TopicImage| TopicMessage {
         id: topic.id.as_bytes().to_vec(),
@@ -297,18 +309,15 @@ fn from_message(message: ImageMessage, next_offset: i64) -> Result<Image, BadChe
                 if replica.replica >= image.next_replica || !replicas.insert(replica.replica) {
                     return Err(bad("a replica id is not one that was given out once"));
                 }
-                let directory = uuid(&replica.directory)?;
-                members.push(ReplicaImage {
-                    replica: replica.replica,
-                    node: replica.node,
-                    directory,
-                });
+                members.push(replica_image(&replica)?);
             }
-            let first_voters = partition.first_voters;
+            let before = partition.before.iter();
+            let before = before.map(|of| of.replicas.iter().map(replica_image).collect());
             partitions.push(PartitionImage {
                 group: partition.group,
-                first_voters,
+                first_voters: partition.first_voters,
                 replicas: members,
+                before: before.collect::<Result<_, _>>()?,
             });
         }
         let name = topic.name.clone();
@@ -378,6 +387,14 @@ fn from_message(message: ImageMessage, next_offset: i64) -> Result<Image, BadChe
         image.quorum.replicas.push(QuorumReplica { at, votes });
     }
     Ok(image)
+}
+
+fn replica_image(message: &ReplicaMessage) -> Result<ReplicaImage, BadCheckpoint> {
+    Ok(ReplicaImage {
+        replica: message.replica,
+        node: message.node,
+        directory: uuid(&message.directory)?,
+    })
 }
 
 fn port(number: u32) -> Result<u16, BadCheckpoint> {

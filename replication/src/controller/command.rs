@@ -245,7 +245,7 @@ pub struct ReplaceReplica {
     #[prost(int32, tag = "4")]
     pub node: i32,
     /// The replicas on whose word the old one is lost and may go; the command changes nothing where the
-    /// partition has others by then (R9). Not there where a sound replica moves.
+    /// partition has others by then (R9). Not there where a sound replica moves and nobody was asked.
     #[prost(message, optional, tag = "5")]
     pub on_word: Option<OnWord>,
 }
@@ -256,6 +256,10 @@ pub struct OnWord {
     /// Their ids.
     #[prost(uint64, repeated, tag = "1")]
     pub others: Vec<u64>,
+    /// Whether the group had exactly the partition's replicas for voters, the one that goes among them, and
+    /// no change of them was under way.
+    #[prost(bool, tag = "2")]
+    pub settled: bool,
 }
 
 /// See [`Command::TopicsGone`].

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Controller;
 use super::command::{Command, FenceBroker};
-use super::image::{BrokerImage, TopicImage};
+use super::image::{BrokerImage, ReplicaImage, TopicImage};
 
 /// The nodes that have deleted what they had of topics that are being deleted.
 #[derive(Debug, Clone, Default)]
@@ -32,18 +32,23 @@ impl ClosedTopics {
     }
 
     /// Whether nothing can be acknowledged for a topic any more: of each partition so many replicas are
-    /// gone that no majority of them will ever hold another entry.
+    /// gone that no majority of them will ever hold another entry. Where replicas move, the image does not
+    /// say who votes now, and that holds of whoever may.
     fn is_closed(&self, topic: &TopicImage) -> bool {
         let nobody = BTreeSet::new();
         let nodes = self.nodes.get(&topic.id).unwrap_or(&nobody);
         if planted::is(Bug::L8) {
             return true;
         }
-        topic.partitions.iter().all(|partition| {
-            let gone = partition.replicas.iter();
+        let has_no_majority = |voters: &[ReplicaImage]| {
+            let gone = voters.iter();
             let gone = gone.filter(|replica| nodes.contains(&replica.node)).count();
-            gone > partition.replicas.len() / 2
-        })
+            gone > voters.len() / 2
+        };
+        topic
+            .partitions
+            .iter()
+            .all(|partition| partition.possible_voters().all(has_no_majority))
     }
 }
 

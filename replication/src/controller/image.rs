@@ -116,6 +116,19 @@ pub struct PartitionImage {
     pub first_voters: Vec<u64>,
     /// Its replicas, the preferred leader first.
     pub replicas: Vec<ReplicaImage>,
+    /// The replicas that it had before, as long as its group may still have them for voters: a replica moved
+    /// to another node, and nobody has said since that the group has followed. Who replaces one on its own
+    /// node leaves nothing here: what that node says of itself it says of both.
+    pub before: Vec<Vec<ReplicaImage>>,
+}
+
+impl PartitionImage {
+    /// Every set of replicas that may be the voters of its group. The group goes from one to the next and
+    /// needs a majority of both on its way.
+    pub fn possible_voters(&self) -> impl Iterator<Item = &[ReplicaImage]> {
+        let before = self.before.iter().map(Vec::as_slice);
+        before.chain([self.replicas.as_slice()])
+    }
 }
 
 /// A replica of a partition, bound to one data directory of one node (R3).

@@ -61,6 +61,8 @@ pub use quorum::{FIRST_CONTROLLER, QuorumImage, QuorumReplica};
 pub const MAX_PARTITIONS_PER_COMMAND: usize = 10_000;
 /// Most replicas of a partition.
 pub const MAX_REPLICAS: usize = 15;
+/// Most replicas of a partition that have moved to other nodes before its group is known to have followed.
+pub const MAX_MOVES_AT_ONCE: usize = 8;
 /// Most settings of a topic.
 pub const MAX_CONFIGS: usize = 256;
 /// Longest name, value, host or rack that is stored.

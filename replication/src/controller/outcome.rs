@@ -83,6 +83,8 @@ pub enum Rejection {
     TopicClosing,
     #[error("the topic is not marked as being deleted")]
     TopicNotClosing,
+    #[error("the partition's replicas are moving")]
+    Moving,
     #[error("no such broker")]
     UnknownBroker,
     #[error("no such replica")]

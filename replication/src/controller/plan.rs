@@ -200,7 +200,7 @@ impl Controller {
         partition: usize,
         old: u64,
         node: i32,
-        on_word: Option<Vec<u64>>,
+        on_word: Option<OnWord>,
     ) -> Result<Command, Rejection> {
         let found = self
             .open_topic(topic)?
@@ -233,7 +233,7 @@ impl Controller {
             partition,
             old,
             node,
-            on_word: on_word.map(|others| OnWord { others }),
+            on_word,
         }))
     }
 
@@ -256,7 +256,10 @@ impl Controller {
             partition: 0,
             old,
             node,
-            on_word: Some(OnWord { others }),
+            on_word: Some(OnWord {
+                others,
+                settled: false,
+            }),
         }))
     }
 

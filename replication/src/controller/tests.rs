@@ -320,7 +320,11 @@ fn an_order_on_an_old_word_changes_nothing() {
     let replace = |controller: &Controller, old: usize, node| {
         let mut others = before.clone();
         others.remove(old);
-        controller.plan_replace_replica(&id(1), 0, before[old], node, Some(others))
+        let on_word = OnWord {
+            others,
+            settled: true,
+        };
+        controller.plan_replace_replica(&id(1), 0, before[old], node, Some(on_word))
     };
     let node_of = |at: usize| controller.image().topics[&id(1)].partitions[0].replicas[at].node;
     let late = replace(&controller, 2, node_of(2)).unwrap();
@@ -332,6 +336,84 @@ fn an_order_on_an_old_word_changes_nothing() {
         Outcome::Rejected(Rejection::OldWord)
     );
     assert_eq!(replicas(&controller), after);
+}
+
+/// L8: whoever may still be a voter counts, until a word says that the group has followed.
+#[test]
+fn a_topic_whose_replicas_move_is_closed_when_no_possible_voters_are_left() {
+    let mut controller = three();
+    let alone = CreateTopicRequest {
+        replication: Some(1),
+        ..request("a", 1, 1)
+    };
+    create(&mut controller, alone);
+    let only = |controller: &Controller| {
+        let partition = &controller.image().topics[&id(1)].partitions[0];
+        (partition.replicas[0], partition.before.len())
+    };
+    let moves = |controller: &mut Controller, node, settled: bool| {
+        let on_word = settled.then(|| OnWord {
+            others: Vec::new(),
+            settled,
+        });
+        let old = only(controller).0.replica;
+        let planned = controller.plan_replace_replica(&id(1), 0, old, node, on_word);
+        let outcome = controller.apply(&planned.unwrap());
+        let copy = Controller::from_checkpoint(&controller.checkpoint()).unwrap();
+        assert_eq!(copy.image(), controller.image());
+        outcome
+    };
+    let first = only(&controller).0.node;
+    let [second, third] = [first % 3 + 1, (first + 1) % 3 + 1];
+    moves(&mut controller, second, true);
+    moves(&mut controller, third, false);
+    assert_eq!(only(&controller).1, 2);
+    controller.apply(&controller.plan_delete_topic(&id(1)).unwrap());
+    let mut closed = ClosedTopics::default();
+    let is_closed = |controller: &Controller, closed: &ClosedTopics| {
+        !controller.duties(|_| Some(false), closed).is_empty()
+    };
+    for node in [third, second] {
+        closed.closed(id(1), node);
+        assert!(!is_closed(&controller, &closed), "node {first} may lead");
+    }
+    closed.closed(id(1), first);
+    assert!(is_closed(&controller, &closed));
+}
+
+#[test]
+fn what_moved_is_forgotten_on_a_word_and_a_bound_holds_without_one() {
+    let mut controller = three();
+    let alone = CreateTopicRequest {
+        replication: Some(1),
+        ..request("a", 1, 1)
+    };
+    create(&mut controller, alone);
+    let mut now = controller.image().topics[&id(1)].partitions[0].replicas[0];
+    let mut at = now.node;
+    let mut moves = |controller: &mut Controller, node, settled| {
+        let on_word = OnWord {
+            others: Vec::new(),
+            settled,
+        };
+        let planned = controller.plan_replace_replica(&id(1), 0, now.replica, node, Some(on_word));
+        let outcome = controller.apply(&planned.unwrap());
+        let partition = &controller.image().topics[&id(1)].partitions[0];
+        now = partition.replicas[0];
+        (outcome, partition.before.len(), now.node)
+    };
+    for known in 1..=MAX_MOVES_AT_ONCE {
+        let (_, before, node) = moves(&mut controller, at % 3 + 1, false);
+        assert_eq!(before, known);
+        at = node;
+    }
+    let refused = moves(&mut controller, at % 3 + 1, false).0;
+    assert_eq!(refused, Outcome::Rejected(Rejection::Moving));
+    // One that is replaced where it is leaves nothing behind, and no word takes anything away but its own.
+    assert_eq!(moves(&mut controller, at, false).1, MAX_MOVES_AT_ONCE);
+    assert_eq!(moves(&mut controller, at % 3 + 1, true).1, 1);
+    let at = at % 3 + 1;
+    assert_eq!(moves(&mut controller, at, true).1, 0);
 }
 
 /// R11: only a removal proves that a topic was deleted, and it is remembered until every node is rid of it.
@@ -692,7 +774,10 @@ fn any_command() -> impl Strategy<Value = Command> {
         0_u32..3,
         (1_u64 << 20)..(1 << 20) + 20,
         1_i32..5,
-        prop::option::of(prop::collection::vec((1_u64 << 20)..(1 << 20) + 20, 0..3)),
+        prop::option::of((
+            prop::collection::vec((1_u64 << 20)..(1 << 20) + 20, 0..3),
+            any::<bool>(),
+        )),
     )
         .prop_map(|(id, partition, old, node, others)| {
             Command::ReplaceReplica(ReplaceReplica {
@@ -700,7 +785,7 @@ fn any_command() -> impl Strategy<Value = Command> {
                 partition,
                 old,
                 node,
-                on_word: others.map(|others| OnWord { others }),
+                on_word: others.map(|(others, settled)| OnWord { others, settled }),
             })
         });
     let configure = (

@@ -11,7 +11,6 @@ use riverrun_replication::controller::{
 };
 use riverrun_replication::founding::Known;
 use riverrun_replication::frame::{Hello, Purpose, Refusal, RefusalCode, Start};
-use riverrun_replication::leaders::announce;
 use riverrun_replication::lives::{Life, judge};
 use riverrun_replication::message::PeerMessage;
 use rustc_hash::FxHashMap;
@@ -150,13 +149,9 @@ impl PeerHost for NodeHost {
     }
 
     fn link_up(&self, node: i32, _incarnation: u64) {
-        let Some(broker) = self.broker() else { return };
-        let handles = broker.runtime().handles();
-        burst::run(&broker, || {
-            for announcement in announce(&handles) {
-                broker.peers().announce(node, announcement);
-            }
-        });
+        if let Some(broker) = self.broker() {
+            broker.leaders().link_up(node);
+        }
     }
 
     fn peer_heard(&self, node: i32, incarnation: u64) {

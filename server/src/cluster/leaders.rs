@@ -16,9 +16,18 @@ use crate::net::burst;
 #[derive(Debug, Default)]
 pub(crate) struct Leaders {
     table: RwLock<LeaderTable>,
-    /// Groups of this node whose leadership changed since the last announcement.
-    changed: Mutex<FxHashSet<u64>>,
+    /// What is to be told. One task tells all of it: what is read of a partition later is said later, and
+    /// nobody hears last what was true first.
+    to_tell: Mutex<ToTell>,
     any: Notify,
+}
+
+#[derive(Debug, Default)]
+struct ToTell {
+    /// Groups of this node whose leadership changed since the last announcement.
+    changed: FxHashSet<u64>,
+    /// Nodes that there is a new link to, which begins with all of it.
+    links: FxHashSet<i32>,
 }
 
 impl Leaders {
@@ -59,30 +68,36 @@ impl Leaders {
 
     /// Notes that this node's replica of a group changed.
     pub(crate) fn changed(&self, group: u64) {
-        self.changed.lock().insert(group);
+        self.to_tell.lock().changed.insert(group);
         self.any.notify_one();
     }
 
-    /// Waits until something changed and takes it.
-    async fn take_changed(&self) -> Vec<u64> {
+    /// Notes that there is a new link to a node.
+    pub(crate) fn link_up(&self, node: i32) {
+        self.to_tell.lock().links.insert(node);
+        self.any.notify_one();
+    }
+
+    /// Waits until there is something to tell and takes it.
+    async fn take(&self) -> ToTell {
         loop {
-            let changed: Vec<u64> = self.changed.lock().drain().collect();
-            if !changed.is_empty() {
-                return changed;
+            let to_tell = std::mem::take(&mut *self.to_tell.lock());
+            if !to_tell.changed.is_empty() || !to_tell.links.is_empty() {
+                return to_tell;
             }
             self.any.notified().await;
         }
     }
 }
 
-/// Tells every node of each change, until the broker is gone.
+/// Tells every node of each change, and all of it where a link is new, until the broker is gone.
 pub(crate) async fn follow(broker: Weak<Broker>) {
     // Groups that the others take this node for the leader of.
     let mut told = FxHashSet::default();
     while let Some(broker) = broker.upgrade() {
-        let changed = broker.leaders().take_changed().await;
+        let to_tell = broker.leaders().take().await;
         let mut say = Vec::new();
-        for group in changed {
+        for group in to_tell.changed {
             let Some(handle) = broker.runtime().handle(group) else {
                 told.remove(&group);
                 continue;
@@ -101,6 +116,16 @@ pub(crate) async fn follow(broker: Weak<Broker>) {
             burst::run(&broker, || {
                 for announcement in announce(&say) {
                     broker.peers().announce_all(&announcement);
+                }
+            });
+        }
+        if !to_tell.links.is_empty() {
+            let handles = broker.runtime().handles();
+            burst::run(&broker, || {
+                for announcement in announce(&handles) {
+                    for node in &to_tell.links {
+                        broker.peers().announce(*node, announcement.clone());
+                    }
                 }
             });
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use riverrun_replication::controller::{Command, Controller};
+use riverrun_replication::controller::{Command, Controller, OnWord};
 use riverrun_replication::node::CONTROLLER_GROUP;
 use riverrun_replication::reconciler::Standing;
 use riverrun_replication::replacement::{Wanted, others_whole};
@@ -197,12 +197,14 @@ async fn replace(broker: &Arc<Broker>, lost: &[Lost], words: &[Word]) {
                 broker.replacement().say(lost.group, why);
                 continue;
             };
-            match others_whole(word, &Wanted::of_partition(image), lost.replica) {
+            let wanted = Wanted::of_partition(image);
+            match others_whole(word, &wanted, lost.replica) {
                 Ok(others) => {
                     let (topic, partition) = (&lost.topic, lost.partition);
-                    let (old, others) = (lost.replica, Some(others));
+                    let settled = wanted.is_of(word);
+                    let (old, on_word) = (lost.replica, Some(OnWord { others, settled }));
                     let planned =
-                        controller.plan_replace_replica(topic, partition, old, node, others);
+                        controller.plan_replace_replica(topic, partition, old, node, on_word);
                     commands.extend(planned.ok());
                 }
                 Err(why) => broker.replacement().say(lost.group, &why.to_string()),

@@ -16,10 +16,16 @@ const NAME: &str = "orders";
 struct Administration {
     controller: Controller,
     closed: ClosedTopics,
+    /// The nodes of a topic's replicas.
+    nodes: Vec<i32>,
 }
 
 impl Administration {
     fn new() -> Self {
+        Self::of(&[1, 2, 3])
+    }
+
+    fn of(nodes: &[i32]) -> Self {
         let mut controller = Controller::new();
         for node in 1..=3 {
             let broker = RegisterBroker {
@@ -38,6 +44,7 @@ impl Administration {
         let mut new = Self {
             controller,
             closed: ClosedTopics::default(),
+            nodes: nodes.to_vec(),
         };
         assert_eq!(new.create(u128::from(GROUP)), Ok(()));
         new
@@ -47,7 +54,7 @@ impl Administration {
         let request = CreateTopicRequest {
             name: NAME.to_owned(),
             id: Uuid::from_u128(id),
-            assignments: Some(vec![vec![1, 2, 3]]),
+            assignments: Some(vec![self.nodes.clone()]),
             ..CreateTopicRequest::default()
         };
         let command = self.controller.plan_create_topic(request)?;
@@ -65,6 +72,18 @@ impl Administration {
     fn mark(&mut self) {
         let mark = self.controller.plan_delete_topic(&Self::topic()).unwrap();
         assert_eq!(self.controller.apply(&mark), Outcome::Done);
+    }
+
+    /// The only replica of the topic moves to a node.
+    fn moves(&mut self, node: i32) {
+        let topic = Self::topic();
+        let image = self.controller.image();
+        let old = image.topics[&topic].partitions[0].replicas[0].replica;
+        let planned = self
+            .controller
+            .plan_replace_replica(&topic, 0, old, node, None);
+        let outcome = self.controller.apply(&planned.unwrap());
+        assert!(matches!(outcome, Outcome::Replaced { .. }));
     }
 
     /// The node has closed the topic and deleted its replica.
@@ -100,6 +119,30 @@ fn l8_write_to_the_deleted() {
     };
     assert_eq!(steps(), (false, true));
     assert_eq!(without_rule(Bug::L8, steps), (true, true));
+}
+
+#[test]
+fn l8_who_votes_while_a_replica_moves() {
+    // The only replica, A's, moves to C, where nothing of it is yet. C has closed the topic, and A has heard
+    // of neither. Whether the name is free, and whether what is written to A is acknowledged.
+    let steps = || {
+        let mut cluster = Cluster::new(Plan::voters(&[A]));
+        cluster.run(&[A]);
+        let mut administration = Administration::of(&[1]);
+        administration.moves(3);
+        administration.mark();
+        let topic = Administration::topic();
+        assert!(administration.closed.closed(topic, 3));
+        let free = administration.sees_to_it();
+        let request = cluster.produce(A, "to the deleted");
+        cluster.run(&[A]);
+        let acked = cluster.acked(request).is_some();
+        // A hears of it, and nobody is left.
+        administration.closes(&mut cluster, A);
+        (free, acked, administration.sees_to_it())
+    };
+    assert_eq!(steps(), (false, true, true));
+    assert_eq!(without_rule(Bug::L8, steps), (true, true, true));
 }
 
 #[test]

@@ -12,6 +12,7 @@
 //! | `disks` | W6, W8, W9, W10 |
 //! | `leaders` | L1 to L7 |
 //! | `deleted` | L8 |
+//! | `refusals` | L9 |
 //! | `recovering` | R1, R2, R2b |
 //! | `replaced` | R3, R4 |
 //! | `mishaps` | the longest of them, with each of their messages lost, doubled or late |
@@ -26,6 +27,7 @@ mod machine;
 mod mishaps;
 mod progress;
 mod recovering;
+mod refusals;
 mod replaced;
 mod requests;
 mod stops;
@@ -33,9 +35,9 @@ mod views;
 mod wire;
 
 /// The executions of the document whose parts exist.
-const EXECUTIONS: [&str; 23] = [
+const EXECUTIONS: [&str; 24] = [
     "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "w9", "w10", "l1", "l2", "l3", "l4", "l5",
-    "l6", "l7", "l8", "r1", "r2", "r2b", "r3", "r4",
+    "l6", "l7", "l8", "l9", "r1", "r2", "r2b", "r3", "r4",
 ];
 
 #[test]
@@ -47,6 +49,7 @@ fn the_document_names_the_tests_of_every_execution() {
         include_str!("flushing.rs"),
         include_str!("leaders.rs"),
         include_str!("recovering.rs"),
+        include_str!("refusals.rs"),
         include_str!("replaced.rs"),
     ];
     let of_the_store = include_str!("../../../storage/tests/node_executions.rs");

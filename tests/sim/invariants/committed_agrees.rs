@@ -137,7 +137,7 @@ impl Committed {
                 outlives::belongs(group, node, mark.batch, made.group)?;
                 // The bytes are those that the client sent.
                 let sent = Mark {
-                    crc: made.crc,
+                    crc: made.crc_as(mark.crc),
                     ..*mark
                 };
                 one_value_at_one_offset::claims(

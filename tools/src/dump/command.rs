@@ -121,6 +121,10 @@ fn fields<'a>(line: Line<'a>, command: &'a Command) -> Line<'a> {
                         .map(|replica| (*replica).into())
                         .collect(),
                 ),
+            )
+            .detail(
+                "settled",
+                replace.on_word.as_ref().is_some_and(|word| word.settled),
             ),
         Command::TopicsGone(gone) => line
             .detail("command", "TopicsGone")
