@@ -147,6 +147,8 @@ impl World {
             contradicted: BTreeSet::new(),
             words: Words::default(),
             must_reconcile: false,
+            starved: 0,
+            holds_rounds: false,
             members_told: BTreeMap::new(),
             leaders: LeaderTable::default(),
             known_lives: BTreeMap::new(),
@@ -565,6 +567,7 @@ impl World {
         }
         if let Some(process) = self.process_mut(node) {
             process.must_reconcile |= waits;
+            process.starved = if waits { process.starved + 1 } else { 0 };
         }
         self.want_members(node);
     }

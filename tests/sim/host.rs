@@ -186,6 +186,10 @@ pub struct Process {
     pub words: Words,
     /// Commands were applied that may concern this node's replicas.
     pub must_reconcile: bool,
+    /// How often in a row it could not, for what the flusher was at.
+    pub starved: u32,
+    /// The flusher begins nothing: an order is carried out first.
+    pub holds_rounds: bool,
     /// Whom each group was told to have as members last, and which replica was told.
     pub members_told: BTreeMap<u64, (u64, Members)>,
     /// What the others have said of who leads what.

@@ -40,6 +40,8 @@ pub const CONTROLLER: u64 = 0;
 pub const CONFIRM: u64 = u64::MAX - 1;
 /// Tickets of the operator carry this one.
 pub const OPERATOR: u64 = u64::MAX - 2;
+/// Rounds that the flusher begins while an order waits, before the order comes first.
+const MOST_STARVED: u32 = 200;
 /// More rounds than this in one turn never end.
 const MAX_ROUNDS: u32 = 10_000;
 
@@ -655,6 +657,7 @@ impl World {
             }
         }
         let reconcile = std::mem::take(&mut process.must_reconcile);
+        let starving = reconcile && process.starved > MOST_STARVED;
         if let Some(host) = self.hosts.get_mut(node) {
             host.process = Some(process);
         }
@@ -668,6 +671,19 @@ impl World {
         }
         self.send(node, turn.frames);
         self.tell_leaders(node);
+        if starving {
+            // Orders and rounds take turns on a real node, however much is written.
+            if let Some(process) = self.process_mut(node) {
+                process.starved = 0;
+                process.holds_rounds = true;
+            }
+            self.reconcile(node);
+            if let Some(process) = self.process_mut(node) {
+                process.holds_rounds = false;
+            }
+            self.flusher(node);
+            return;
+        }
         self.flusher(node);
         if reconcile {
             self.reconcile(node);
@@ -966,7 +982,10 @@ impl World {
         let Some(process) = host.process.as_deref_mut() else {
             return;
         };
-        if !matches!(process.flusher, Flusher::Idle) || !process.node.wants() {
+        if !matches!(process.flusher, Flusher::Idle)
+            || process.holds_rounds
+            || !process.node.wants()
+        {
             return;
         }
         let ops = process.node.take_ops();
