@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use riverrun_record::{HEADER_LEN, batches};
 
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, OpenMode};
 use crate::entry::EntryKind;
 use crate::format::SegmentFile;
 use crate::format::index::{OFFSET_ENTRY_LEN, OffsetEntry, partition_entries};
@@ -264,7 +264,10 @@ impl LogReader {
                 }
             };
             let entries = match found {
-                Ok(sealed) => sealed_entries(&sealed, at, budget),
+                Ok(sealed) => {
+                    sealed.bring_in_index();
+                    sealed_entries(&sealed, at, budget)
+                }
                 Err(active) => Ok(active),
             };
             let read = entries.and_then(|entries| entries.read(&files, at));
@@ -511,6 +514,17 @@ fn slice(files: &Files, from: u64, to: u64) -> LogResult<Bytes> {
 }
 
 impl Sealed {
+    /// Brings the index into memory, for whoever reads next without waiting: without it the way begins at the
+    /// front of what is trusted. An index that cannot be had only makes the way longer.
+    fn bring_in_index(&self) {
+        let opened = self.files.open(SegmentFile::Index, OpenMode::Existing);
+        let Ok(index) = opened else { return };
+        let len = index.len().ok().and_then(|len| usize::try_from(len).ok());
+        if let Some(len) = len.filter(|len| index.resident(0, *len) < *len) {
+            let _ = index.bring_in(0, len);
+        }
+    }
+
     /// The index, where it may be searched without waiting.
     fn index_in_memory(&self, pages: Pages) -> Option<&Bytes> {
         if pages == Pages::InMemory {
