@@ -19,6 +19,9 @@ use crate::api::ProduceError;
 /// Ticks for which a refused batch holds those behind it back. Those that were under way when it was refused
 /// have arrived by then, and the producer has asked again.
 const HOLD_TICKS: u32 = 600;
+/// The same for a beginning of which nothing is known: a producer that goes on in a topic that was made anew
+/// waits for no longer before it is told.
+const BEGINNING_TICKS: u32 = 40;
 /// Ticks after which nothing is remembered. In between, the producer is judged by its sequences alone.
 const FORGET_TICKS: u32 = 2 * HOLD_TICKS;
 /// Most producers that are remembered; the one that was refused first gives way.
@@ -104,6 +107,20 @@ impl Refused {
             ticks: 0,
         };
         self.producers.insert(producer_id, missing);
+    }
+
+    /// A producer's beginning may have been refused where nobody noted it, and is waited for a little while.
+    pub(crate) fn note_beginning(&mut self, batch: Numbers, why: ProduceError) {
+        self.note(
+            Numbers {
+                sequence: 0,
+                ..batch
+            },
+            why,
+        );
+        if let Some(missing) = self.producers.get_mut(&batch.producer_id) {
+            missing.ticks = HOLD_TICKS - BEGINNING_TICKS;
+        }
     }
 
     fn make_room(&mut self) {

@@ -27,6 +27,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 use riverrun_record::{BatchBuilder, Compression, Header, increment_sequence};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{
     config::{BATCHES_REMEMBERED, QueueConfig},
@@ -112,6 +113,8 @@ pub(crate) struct PartitionQueue {
     gap: bool,
     /// The identity is used up.
     wants_identity: bool,
+    /// The topic that batches went to last.
+    topic: Option<Uuid>,
     /// The next epoch begins when all in flight are answered.
     wants_epoch: bool,
 }
@@ -129,6 +132,7 @@ impl PartitionQueue {
             next_sequence: 0,
             gap: false,
             wants_identity: false,
+            topic: None,
             wants_epoch: false,
         }
     }
@@ -247,6 +251,25 @@ impl PartitionQueue {
         for batch in &mut self.batches {
             batch.sequence = None;
         }
+    }
+
+    /// Tells which topic batches go to from now on. One that was made anew under the same name knows nothing
+    /// of this producer: what was not answered begins there at 0, under the next epoch, once all that is in
+    /// flight has come back.
+    pub(crate) fn goes_to(&mut self, topic: Uuid) {
+        if topic.is_nil() || self.topic == Some(topic) {
+            return;
+        }
+        if self.topic.is_some() && self.identity.is_some() {
+            if self.in_flight > 0 {
+                self.settling = true;
+                return;
+            }
+            self.wants_epoch = true;
+            self.begin_epoch();
+            self.wants_identity |= self.wants_epoch;
+        }
+        self.topic = Some(topic);
     }
 
     /// The next batch, if one may leave now; it then counts as in flight.

@@ -187,6 +187,7 @@ impl Sender {
                     look.next = look.next.into_iter().chain(queue.next_expiry()).min();
                     continue;
                 }
+                queue.goes_to(topic.id);
                 match queue.take(config, now) {
                     Some(Ok(out)) => {
                         *size += out.bytes.len();

@@ -121,14 +121,8 @@ impl Partition {
         let next = self.overlay.next(&self.producers, producer_id, epoch);
         if self.begins_in_the_middle(numbers) && !self.refused.knows(numbers) {
             // What comes before may have been refused where this replica was not asked.
-            let sequence = 0;
-            self.refused.note(
-                Numbers {
-                    sequence,
-                    ..numbers
-                },
-                ProduceError::NotLeader,
-            );
+            self.refused
+                .note_beginning(numbers, ProduceError::NotLeader);
         }
         self.refused.holds(numbers, next)
     }
