@@ -283,7 +283,8 @@ impl LogReader {
             match run.bad {
                 Some(_) if !entries.is_empty() => return Ok(entries),
                 Some(bad) => return Err((Some(files), bad)),
-                None if taken < records.len() => return Ok(entries),
+                // The limit ended it, or a place that cannot be read.
+                None if run.entries < records.len() => return Ok(entries),
                 None => next += records.len() as u64,
             }
         }

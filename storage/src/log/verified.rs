@@ -25,7 +25,8 @@ use crate::planted::{self, Bug};
 pub(super) struct Run {
     /// The batches, back to back, of the entries that are whole.
     pub(super) bytes: Bytes,
-    /// How many of the entries that is.
+    /// How many of the entries that is. Fewer than were asked for, without a bad one, where a place cannot be
+    /// read.
     pub(super) entries: usize,
     /// The first entry whose batch is not whole.
     pub(super) bad: Option<LogError>,

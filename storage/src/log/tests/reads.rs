@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use riverrun_record::batches;
 
 use super::harness::{Maker, create, dir, files, some_entries};
+use crate::disk::mem::{Operation, Times};
 use crate::disk::{Disk, MemDisk, OpenMode};
 use crate::entry::{EntryKind, LogEntry};
 use crate::log::{Log, LogError, LogReader};
@@ -334,4 +335,28 @@ fn an_entry_that_does_not_belong_there_is_not_taken() {
         0
     );
     assert_eq!(log.next_offset(), 500);
+}
+
+#[test]
+fn a_place_that_cannot_be_read_leaves_no_gap_in_what_is_read() {
+    let disk = MemDisk::new();
+    let (log, entries) = filled(&disk, 24);
+    let reader = log.reader();
+    let (lo, hi) = (reader.first_index(), reader.last_index() + 1);
+    // The first read of a run fails; that of its first half succeeds.
+    let is_log = |path: &std::path::Path| path.extension().is_some_and(|end| end == "log");
+    disk.fail(Operation::Read, Times::Once, is_log);
+    let read = reader.entries(lo, hi, u64::MAX).unwrap();
+    assert!(!read.is_empty());
+    assert_eq!(read, entries[..read.len()]);
+    disk.set_now(LATER);
+    disk.fail(Operation::Read, Times::Once, is_log);
+    let end = reader.next_offset();
+    let fetched = reader.fetch(0, end, usize::MAX, true).unwrap();
+    let bytes = fetched.batches.concat();
+    let data: Vec<_> = batches(&bytes).map(Result::unwrap).collect();
+    assert!(!data.is_empty());
+    for pair in data.windows(2) {
+        assert_eq!(pair[0].next_offset(), pair[1].base_offset());
+    }
 }
