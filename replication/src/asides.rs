@@ -59,9 +59,7 @@ pub fn may_go(
     let wanted = if group == CONTROLLER_GROUP {
         Some(Wanted::of_quorum(&image.quorum))
     } else {
-        let mut partitions = image.topics.values().flat_map(|topic| &topic.partitions);
-        let partition = partitions.find(|partition| partition.group == group);
-        partition.map(Wanted::of_partition)
+        image.partition_of_group(group).map(Wanted::of_partition)
     };
     wanted.zip(word).is_some_and(|(wanted, word)| {
         word.group == group && is_filled(word, &wanted, note.identity.replica)

@@ -169,11 +169,8 @@ pub(crate) fn others(broker: &Broker, group: u64) -> Vec<i32> {
             let replicas = image.quorum.replicas.iter();
             return replicas.map(|replica| replica.at.node).collect();
         }
-        let partitions = image.topics.values().flat_map(|topic| &topic.partitions);
-        let of_group = partitions.filter(|partition| partition.group == group);
-        of_group
-            .flat_map(|partition| partition.replicas.iter().map(|at| at.node))
-            .collect()
+        let replicas = image.partition_of_group(group).map(|of| &of.replicas);
+        replicas.into_iter().flatten().map(|at| at.node).collect()
     });
     nodes.retain(|node| *node != own);
     nodes

@@ -18,8 +18,7 @@ impl World {
             };
             return (!members.voters.is_empty()).then_some(members);
         }
-        let mut partitions = image.topics.values().flat_map(|topic| &topic.partitions);
-        let partition = partitions.find(|partition| partition.group == group)?;
+        let partition = image.partition_of_group(group)?;
         Some(Members {
             voters: partition.replicas.iter().map(|at| at.replica).collect(),
             learners: self.learner_of(group).into_iter().collect(),

@@ -64,6 +64,13 @@ impl Image {
         self.names.get(name).and_then(|id| self.topics.get(id))
     }
 
+    /// The partition that is a group.
+    #[must_use]
+    pub fn partition_of_group(&self, group: u64) -> Option<&PartitionImage> {
+        let mut partitions = self.topics.values().flat_map(|topic| &topic.partitions);
+        partitions.find(|partition| partition.group == group)
+    }
+
     /// The data directory that a node is known to have, also of a founder that has not registered yet.
     #[must_use]
     pub fn directory_of(&self, node: i32) -> Option<Uuid> {

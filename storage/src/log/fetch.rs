@@ -272,18 +272,9 @@ impl LogReader {
             };
             let read = entries.and_then(|entries| entries.read(&files, at));
             // Whatever is wrong with files that the log has no more is nothing wrong with the log.
-            if read.is_ok() || self.has(&files, at) {
+            if read.is_ok() || self.shared.inner.read().has(&files) {
                 return read.inspect_err(|error| self.note(error));
             }
-        }
-    }
-
-    /// Whether these are the files of the segment that has an offset.
-    fn has(&self, files: &Arc<Files>, at: i64) -> bool {
-        let inner = self.shared.inner.read();
-        match inner.sealed.get(inner.segment_of_offset(at)) {
-            Some(sealed) => Arc::ptr_eq(&sealed.files, files),
-            None => Arc::ptr_eq(&inner.active.files, files),
         }
     }
 }
@@ -377,9 +368,7 @@ impl Entries {
 }
 
 fn active_entries(active: &Active, offset: i64, budget: &Budget) -> Entries {
-    let first = active
-        .records
-        .partition_point(|record| record.next_offset() <= offset);
+    let first = active.above(offset);
     let mut entries = Entries {
         index: active.shape.first_index + first as u64,
         records: Vec::new(),
@@ -446,9 +435,7 @@ fn sealed_entries(sealed: &Sealed, offset: i64, budget: &Budget) -> LogResult<En
 }
 
 fn active_range(active: &Active, offset: i64, budget: &Budget) -> Range {
-    let first = active
-        .records
-        .partition_point(|record| record.next_offset() <= offset);
+    let first = active.above(offset);
     let mut range = Range {
         from: active.log_len,
         to: active.log_len,

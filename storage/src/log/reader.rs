@@ -194,10 +194,7 @@ impl LogReader {
                 Some(sealed) => Arc::clone(sealed),
                 None => {
                     let active = &inner.active;
-                    let at = active
-                        .records
-                        .partition_point(|r| r.next_offset() <= offset);
-                    return Some(active.shape.first_index + at as u64);
+                    return Some(active.shape.first_index + active.above(offset) as u64);
                 }
             }
         };
@@ -212,26 +209,16 @@ impl LogReader {
     /// not what was written.
     pub fn entries(&self, lo: u64, hi: u64, max_bytes: u64) -> LogResult<Vec<LogEntry>> {
         loop {
-            let read = self.read_entries(lo, hi, max_bytes);
-            match read {
+            match self.read_entries(lo, hi, max_bytes) {
                 Err((files, error)) => {
                     // Whatever is wrong with files that the log has no more is nothing wrong with the log.
-                    if files.is_none_or(|files| self.has_at(&files, lo)) {
+                    if files.is_none_or(|files| self.shared.inner.read().has(&files)) {
                         self.note(&error);
                         return Err(error);
                     }
                 }
                 Ok(entries) => return Ok(entries),
             }
-        }
-    }
-
-    /// Whether these are the files of the segment that has an index.
-    fn has_at(&self, files: &Arc<Files>, index: u64) -> bool {
-        let inner = self.shared.inner.read();
-        match inner.sealed_of_index(index) {
-            Some(sealed) => Arc::ptr_eq(&sealed.files, files),
-            None => Arc::ptr_eq(&inner.active.files, files),
         }
     }
 

@@ -231,6 +231,12 @@ impl Active {
         self.shape.first_index + self.records.len() as u64 - 1
     }
 
+    /// Position in `records` of the first entry that ends above an offset.
+    pub(crate) fn above(&self, offset: i64) -> usize {
+        self.records
+            .partition_point(|record| record.next_offset() <= offset)
+    }
+
     /// Position in `records` of an index.
     pub(crate) fn at(&self, index: u64) -> Option<usize> {
         let at = usize::try_from(index.checked_sub(self.shape.first_index)?).ok()?;
@@ -270,6 +276,12 @@ impl Inner {
         self.sealed
             .get(at)
             .filter(|segment| segment.shape.first_index <= index)
+    }
+
+    /// Whether a segment of the log has these files.
+    pub(crate) fn has(&self, files: &Arc<Files>) -> bool {
+        Arc::ptr_eq(&self.active.files, files)
+            || self.sealed.iter().any(|s| Arc::ptr_eq(&s.files, files))
     }
 
     /// Position among the sealed segments of the one that an offset lies in; their number for the

@@ -1,11 +1,11 @@
 //! Setting a whole data directory aside by an operator's order: everything in it is renamed into a directory
 //! of its own within it, so that a new node may begin where it lay. Nothing is deleted.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
+use super::NODE_DIR;
 use super::error::NodeError;
-use super::{LOCK_FILE, NODE_DIR};
+use super::store::take_lock;
 use crate::disk::{DirEntry, Disk};
 
 /// What the directories are called that hold what was set aside, before their number.
@@ -34,16 +34,11 @@ impl Retirement {
         if !found.iter().any(|entry| entry.name == NODE_DIR) {
             disk.create_dir_all(&node).map_err(NodeError::io(&node))?;
         }
-        let lock = node.join(LOCK_FILE);
-        let held = disk.lock(&lock).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy => {
-                NodeError::Locked { path: lock.clone() }
-            }
-            _ => NodeError::io(&lock)(error),
-        })?;
-        let is_ours = |entry: &DirEntry| !entry.name.starts_with(PREFIX);
-        let entries: Vec<DirEntry> = found.iter().filter(|e| is_ours(e)).cloned().collect();
-        if entries.iter().all(|entry| entry.name == "lost+found") {
+        let held = take_lock(disk, &node)?;
+        let goes =
+            |entry: &&DirEntry| !entry.name.starts_with(PREFIX) && entry.name != "lost+found";
+        let entries: Vec<DirEntry> = found.iter().filter(goes).cloned().collect();
+        if entries.is_empty() {
             return Ok(None);
         }
         let numbers = found
@@ -52,10 +47,7 @@ impl Retirement {
         let number = numbers.max().unwrap_or(0) + 1;
         Ok(Some(Self {
             data: data.to_owned(),
-            entries: entries
-                .into_iter()
-                .filter(|entry| entry.name != "lost+found")
-                .collect(),
+            entries,
             to: data.join(format!("{PREFIX}{number}")),
             _lock: held,
         }))

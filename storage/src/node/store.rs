@@ -93,6 +93,20 @@ impl std::fmt::Debug for NodeStore {
     }
 }
 
+/// Takes a data directory's lock.
+pub(super) fn take_lock(
+    disk: &dyn Disk,
+    node_dir: &Path,
+) -> Result<Box<dyn Send + Sync>, NodeError> {
+    let path = node_dir.join(LOCK_FILE);
+    disk.lock(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy => {
+            NodeError::Locked { path: path.clone() }
+        }
+        _ => NodeError::io(&path)(error),
+    })
+}
+
 impl NodeStore {
     /// Takes the directory's lock, founds it where it is empty, and reads what is there. When this
     /// returns, the incarnation is raised and the clean mark taken away, both durable, and all that
@@ -106,13 +120,7 @@ impl NodeStore {
         let node_dir = data_dir.join(NODE_DIR);
         disk.create_dir_all(&node_dir)
             .map_err(NodeError::io(&node_dir))?;
-        let lock_path = node_dir.join(LOCK_FILE);
-        let lock = disk.lock(&lock_path).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy => NodeError::Locked {
-                path: lock_path.clone(),
-            },
-            _ => NodeError::io(&lock_path)(error),
-        })?;
+        let lock = take_lock(&*disk, &node_dir)?;
         let pool = FlushPool::new(config.flush_threads);
         let data_dir = data_dir.to_path_buf();
         let shared = Arc::new(Shared {
