@@ -446,24 +446,21 @@ impl World {
         }
     }
 
-    /// Creates a replica by order.
-    pub fn create(&mut self, node: usize, order: GroupOrder) {
+    /// Creates a replica by order. False where it has to wait.
+    pub fn create(&mut self, node: usize, order: GroupOrder) -> bool {
         let (group, replica) = (order.identity.group, order.identity.replica);
         self.routes.insert((group, replica), node);
         let Some(host) = self.hosts.get_mut(node) else {
-            return;
+            return true;
         };
         let Some(process) = host.process.as_deref_mut() else {
-            return;
+            return true;
         };
         if !matches!(process.flusher, Flusher::Idle) {
             // A creation waits for what the flusher is at.
             process.must_reconcile = true;
-            return;
+            return false;
         }
-        let Some(process) = self.process_mut(node) else {
-            return;
-        };
         process.lanes.remove(&group);
         match process.node.create_group(&order) {
             Ok(partition) => {
@@ -480,6 +477,7 @@ impl World {
                 if self.nemesis.may_be_damaged(node) => {}
             Err(error) => self.order_failed(node, &error),
         }
+        true
     }
 
     /// What the node was to do did not succeed.
@@ -625,8 +623,7 @@ impl World {
                 let voters = partition.first_voters.clone();
                 let mut order = self.order(group, mine.replica, topic, voters);
                 order.identity.partition = number;
-                self.create(node, order);
-                true
+                self.create(node, order)
             }
         }
     }

@@ -363,7 +363,9 @@ impl World {
         let bound = process.node.store().set_cluster_id(cluster);
         match bound {
             _ if self.is_blown(node) => self.crash_inside(node),
-            Ok(()) => self.create(node, order),
+            Ok(()) => {
+                self.create(node, order);
+            }
             Err(error) => self.order_failed(node, &OpenError::Store(error)),
         }
     }

@@ -31,6 +31,17 @@ use crate::world::{CONTROLLER, Event, OPERATOR, World};
 /// A node that was not heard for as long is out of service.
 const SESSION_US: u64 = 3 * SECOND;
 
+/// A node's question for the word of a group's leader.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question {
+    /// Who asks.
+    pub(crate) from: usize,
+    /// Its life.
+    pub(crate) life: u64,
+    /// The last entry that was committed when the leader was reached.
+    pub(crate) committed: u64,
+}
+
 /// What the administration remembers.
 #[derive(Debug)]
 pub struct Operator {
@@ -46,9 +57,10 @@ pub struct Operator {
     requests: u64,
     /// Batches of group 0 below this offset were looked at for replicas that they replace.
     pub(crate) judged_to: i64,
-    /// The last entry that was committed when a node's question for a word reached its group's leader.
-    pub(crate) asked: BTreeMap<(usize, u64), u64>,
-    /// The same of the newest word by which a replica of a group is replaced.
+    /// Every question for a word that reached its group's leader, in their order.
+    pub(crate) asked: Vec<Question>,
+    /// The last entry that was committed at the question for the first word by which a replica of a group may
+    /// be replaced.
     pub(crate) ordered: BTreeMap<(u64, u64), u64>,
 }
 
@@ -67,7 +79,7 @@ impl Operator {
             moves: Vec::new(),
             requests: 0,
             judged_to: 0,
-            asked: BTreeMap::new(),
+            asked: Vec::new(),
             ordered: BTreeMap::new(),
         }
     }
@@ -346,6 +358,11 @@ impl World {
                 // A creation waits for what the flusher is at.
                 continue;
             }
+            let registered = process.controller.image().directory_of(node_id(node));
+            if registered != Some(process.node.directory_id()) {
+                // Nothing is ordered for a directory that has not registered.
+                continue;
+            }
             let here = process.node.handle(group).map(|handle| handle.replica());
             let lost = process.cannot_go_on(group);
             let Some((topic, voters)) = self.first_voters(group) else {
@@ -365,6 +382,16 @@ impl World {
             if !self.set_aside(node, group, Reason::Replaced) {
                 continue;
             }
+            tracing::info!(
+                now = self.clock.now_us(),
+                node,
+                group,
+                id,
+                ?topic,
+                ?known,
+                ?here,
+                "learner"
+            );
             self.operator.learners.insert(place, (node, Some(id)));
             let order = self.order(group, id, topic, voters);
             self.create(node, order);
@@ -389,6 +416,10 @@ impl World {
             return None;
         }
         let (topic, partition) = known.first()?;
+        // Who knows it still is behind: the nodes that are not have said that nothing is left of it.
+        if self.topics.is_gone(&topic.id) {
+            return None;
+        }
         Some((topic.id, partition.first_voters.clone()))
     }
 

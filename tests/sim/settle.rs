@@ -135,10 +135,35 @@ impl World {
             checked = Err(Violation::new(
                 "no_group_stuck",
                 format!(
-                    "{} of {} groups exist, {open} batches are open, all nodes have come: {}",
+                    "{} of {} groups exist, {open} batches are open, all nodes have come: {}, topics are as \
+                     wanted: {}, contradicted, starved and unopened: {:?}, groups without progress: {:?}, \
+                     not settled: {:?}",
                     self.groups.len(),
                     self.plan.groups.len(),
-                    self.all_have_come()
+                    self.all_have_come(),
+                    self.topics.are_as_wanted(),
+                    (0..self.hosts.len())
+                        .filter_map(|node| self.process(node))
+                        .map(|process| (
+                            &process.contradicted,
+                            process.starved,
+                            process
+                                .node
+                                .unopened()
+                                .into_iter()
+                                .map(|of| (of.identity, of.standing))
+                                .collect::<Vec<_>>()
+                        ))
+                        .collect::<Vec<_>>(),
+                    self.groups
+                        .keys()
+                        .filter(|group| !self.progressed(**group))
+                        .collect::<Vec<_>>(),
+                    self.groups
+                        .keys()
+                        .chain([&CONTROLLER])
+                        .filter(|group| !self.is_settled(**group))
+                        .collect::<Vec<_>>(),
                 ),
             ));
         }
@@ -166,7 +191,11 @@ impl World {
                         conf.get_learners(),
                     ));
                 }
-                None => text.push_str(&format!("node {node} has none; ")),
+                None => text.push_str(&format!(
+                    "node {node} has none, its image says {:?}, starved {}; ",
+                    process.controller.image().partition_of_group(group),
+                    process.starved
+                )),
             }
         }
         text

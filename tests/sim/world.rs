@@ -122,6 +122,7 @@ pub enum Event {
     ToldWord {
         node: usize,
         life: u64,
+        committed: u64,
         word: Box<Word>,
     },
     Proposed {
@@ -475,8 +476,13 @@ impl World {
                 to,
                 group,
             } => self.asked_word(from, life, to, group),
-            Event::ToldWord { node, life, word } if self.lives(node, life) => {
-                self.told_word(node, &word);
+            Event::ToldWord {
+                node,
+                life,
+                committed,
+                word,
+            } if self.lives(node, life) => {
+                self.told_word(node, committed, &word);
             }
             Event::Proposed { to, command } => self.write_commands(to, &[*command]),
             Event::Change { node, life, step } if self.lives(node, life) => {
@@ -657,7 +663,8 @@ impl World {
             }
         }
         let reconcile = std::mem::take(&mut process.must_reconcile);
-        let starving = reconcile && process.starved > MOST_STARVED;
+        let between_rounds = matches!(process.flusher, Flusher::Idle);
+        let starving = reconcile && between_rounds && process.starved > MOST_STARVED;
         if let Some(host) = self.hosts.get_mut(node) {
             host.process = Some(process);
         }
@@ -798,7 +805,9 @@ impl World {
                     self.mark_short(group, node);
                 }
             }
-            Effect::Word { ticket, result } => self.word_is_given(node, ticket, result),
+            Effect::Word { ticket, result } => {
+                self.word_is_given(node, process, ticket, result);
+            }
             Effect::Fenced { group, why } => self.fenced(node, process, group, &why),
         }
     }
