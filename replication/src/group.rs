@@ -550,6 +550,12 @@ impl Group {
         }
     }
 
+    /// Whether what is acknowledged need only be in memory (`write.caching`), here or, as far as this replica
+    /// knows, at the others.
+    pub(crate) fn acknowledges_from_memory(&self) -> bool {
+        self.caching || self.flags.0
+    }
+
     /// What the leader knows a replica to hold.
     #[must_use]
     pub fn matched(&self, replica: u64) -> u64 {

@@ -136,6 +136,12 @@ impl Partition {
         self.send(to, Body::Hello(hello), out);
     }
 
+    /// Nothing of what this replica says counts any more, and it is told so.
+    fn contradict(&mut self, replica: u64, term: u64, out: &mut Vec<Effect>) {
+        self.peers.entry(replica).contradicted = true;
+        self.send(replica, Body::Contradicted { term }, out);
+    }
+
     fn on_hello(&mut self, from: u64, hello: Hello, out: &mut Vec<Effect>) {
         if !self.group.is_leader() || hello.term != self.group.term() {
             return;
@@ -151,8 +157,23 @@ impl Partition {
                 commit = hello.commit,
                 "a replica holds as committed what this log does not: it must be replaced"
             );
-            self.peers.entry(from).contradicted = true;
-            self.send(from, Body::Contradicted { term: hello.term }, out);
+            self.contradict(from, hello.term, out);
+            return;
+        }
+        // R14: in this term it has acknowledged more, from its disk, and does not know that it may lack it.
+        let counted = self.group.matched(from);
+        let is_new = self.peers.get(from).greeted_term != self.group.term();
+        let forgot = is_new && !hello.recovering && hello.last_index < counted;
+        if forgot && !self.group.acknowledges_from_memory() {
+            tracing::error!(
+                group = self.id(),
+                replica = from,
+                last_index = hello.last_index,
+                counted,
+                "a replica has forgotten what it acknowledged, as if an older copy of its files had been put \
+                 back: it must be replaced"
+            );
+            self.contradict(from, hello.term, out);
             return;
         }
         let term = self.group.term();

@@ -669,6 +669,7 @@ impl Node {
             may_be_short: order.settings.write_caching,
             recovering: false,
             trust: FileTrust::Sound,
+            sidecar_synced: 0,
             unfinished_cut: None,
             entries: Vec::new(),
         };

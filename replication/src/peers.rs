@@ -10,7 +10,8 @@ pub struct Peer {
     pub incarnation: u64,
     /// The leader's term in which it introduced itself in that incarnation; 0: not yet.
     pub greeted_term: u64,
-    /// It holds as committed what this leader's log contradicts; nothing it says counts.
+    /// It holds as committed what this leader's log contradicts, or lacks what it acknowledged in this term
+    /// (R2b, R14); nothing it says counts.
     pub contradicted: bool,
     /// It said that it may have lost acknowledged entries.
     pub recovering: bool,

@@ -85,6 +85,8 @@ pub struct GroupRecord {
     pub recovering: bool,
     /// What a failed flush has left of the files (W8).
     pub trust: FileTrust,
+    /// The sidecars were synced with a record of every entry up to this index, 0 for none (R13).
+    pub sidecar_synced: u64,
     /// A cut whose files may not have been cut: it is carried out before anything is merged (W2).
     pub unfinished_cut: Option<u64>,
     /// Entries that the WAL still holds and that no later cut killed, in index order, one each.

@@ -1271,3 +1271,42 @@ fn a_dump_writes_nothing_and_names_the_damage() {
         Some(DumpItem::End { torn: false, .. })
     ));
 }
+
+#[test]
+fn r13_a_checkpoint_says_how_far_the_sidecars_were_synced() {
+    let mut node = Node::new(64 << 10);
+    let (log, broken) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
+    node.create(1, 0);
+    node.create(2, 0);
+    node.round(vec![
+        item(1, (1..=3).map(|index| data(index, 5, 100)).collect(), &log),
+        item(
+            2,
+            (1..=3).map(|index| data(index, 5, 100)).collect(),
+            &broken,
+        ),
+    ]);
+    let synced = |node: &mut Node| {
+        let recovery = node.restart();
+        [1, 2].map(|group| recovery.groups[&group].sidecar_synced)
+    };
+    broken.fails.store(true, Ordering::Relaxed);
+    let checkpoint = node.store().begin_checkpoint().unwrap();
+    // What comes while it is under way is none of its syncs'.
+    node.round(vec![item(1, vec![data(4, 5, 100)], &log)]);
+    let result = checkpoint.sync();
+    node.store().finish_checkpoint(&checkpoint, &result);
+    node.round(Vec::new());
+    node.round(Vec::new());
+    assert_eq!(
+        synced(&mut node),
+        [3, 0],
+        "a log that could not be synced has nothing"
+    );
+    // A cut lowers it, also one of which no checkpoint has heard.
+    node.store().log_opened(1, 4);
+    let mut cut = item(1, vec![data(3, 6, 100)], &log);
+    cut.cut = Some(3);
+    node.round(vec![cut]);
+    assert_eq!(synced(&mut node), [2, 0]);
+}

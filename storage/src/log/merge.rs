@@ -6,7 +6,9 @@
 //! last record is the next entry. That is safe only because a non-data entry is durable, in the
 //! WAL or the sidecar, before a later byte of `.log` is written (I4), and because the WAL's entries
 //! are at hand: the scan cannot take a batch for an entry that was not one. It stops at a batch of
-//! another epoch, as the no-op that began that term is missing.
+//! another epoch, as the no-op that began that term is missing. Where a record was synced once, and is
+//! bad or missing now, the scan's word counts only if a later record, the WAL, or the header of the next
+//! segment agrees with it (R13).
 //!
 //! What is bad or missing ends the log there if it lies above the durable index, and is damage at or
 //! below it. Where WAL and files disagree it is damage whatever the index: a cut is recorded before
@@ -80,6 +82,8 @@ pub(super) struct Known<'a> {
     /// The WAL's entries by index.
     pub(super) wal: BTreeMap<u64, &'a LogEntry>,
     pub(super) durable_index: u64,
+    /// Every entry up to here was given a record that was synced (R13).
+    pub(super) sidecar_synced: u64,
     /// Entries from here on are to be cut, whatever they are (W2).
     pub(super) limit: Option<u64>,
 }
@@ -117,6 +121,8 @@ struct State {
     index: u64,
     term: u64,
     offset: i64,
+    /// The first of the entries before it whose index only a scan says: nothing behind it has agreed yet.
+    unproven: Option<u64>,
 }
 
 /// Merges segments, of which the first begins behind `start`.
@@ -125,6 +131,7 @@ pub(super) fn merge(inputs: Vec<Input>, start: LogStart, known: &Known<'_>) -> L
         index: start.prev_index,
         term: start.prev_term,
         offset: start.offset,
+        unproven: None,
     };
     let mut merged = Merged {
         drafts: Vec::new(),
@@ -145,7 +152,13 @@ pub(super) fn merge(inputs: Vec<Input>, start: LogStart, known: &Known<'_>) -> L
             }
             match segment.step(&mut state, known, inputs.peek())? {
                 Step::Placed => {}
-                Step::NextSegment => break None,
+                Step::NextSegment => {
+                    // Its header names the entry that it begins behind.
+                    if inputs.peek().is_some_and(|next| next.header.is_some()) {
+                        state.unproven = None;
+                    }
+                    break None;
+                }
                 Step::End => break Some(None),
                 Step::Bad(what) => break Some(Some(what)),
             }
@@ -176,6 +189,7 @@ fn tail(state: &mut State, known: &Known<'_>) -> LogResult<Vec<LogEntry>> {
     while let Some(entry) = known.wal.get(&(state.index + 1)) {
         check_wal_entry(entry, state)?;
         state.place(entry.term, entry.next_offset());
+        state.unproven = None;
         tail.push((*entry).clone());
     }
     Ok(tail)
@@ -196,6 +210,14 @@ fn finish(
             what,
         });
     }
+    // A batch was taken for the next entry where a record said so once: in its place may have been an entry
+    // that is no batch, and all that follow would have another index than elsewhere (R13).
+    if let Some(first) = state
+        .unproven
+        .filter(|first| *first <= known.sidecar_synced)
+    {
+        return Err(record_is_missing(&merged, first));
+    }
     let limited = known.limit == Some(state.index + 1);
     let behind = !merged.dropped.is_empty()
         || merged
@@ -207,6 +229,20 @@ fn finish(
         merged.cut_at = Some(state.index + 1);
     }
     Ok(merged)
+}
+
+fn record_is_missing(merged: &Merged, index: u64) -> LogError {
+    let mut drafts = merged.drafts.iter();
+    let of = drafts.find(|draft| draft.start.prev_index < index && index <= draft.last_index());
+    let (path, position) = of.map_or_else(Default::default, |draft| {
+        let header_len = draft.input.header.as_ref().map_or(0, |(_, len)| *len);
+        let at = (index - draft.start.prev_index - 1) * RECORD_LEN as u64;
+        let path = draft.input.files.path(SegmentFile::Raft);
+        (path, header_len as u64 + at)
+    });
+    let what =
+        "the record of a durable entry is bad or missing, and nothing behind it tells its index";
+    LogError::damaged(&path, position, what)
 }
 
 impl State {
@@ -289,7 +325,7 @@ impl Segment {
         if let Some(entry) = wal {
             check_wal_entry(entry, state)?;
         }
-        match (self.draft.input.record(index), wal) {
+        let step = match (self.draft.input.record(index), wal) {
             (Some(record), wal) => {
                 let is_durable = index <= known.durable_index;
                 self.recorded(state, record, wal, is_durable)
@@ -299,8 +335,12 @@ impl Segment {
             }
             (None, Some(_)) if self.at_end() && next.is_none() => Ok(Step::End),
             (None, Some(entry)) => self.take_from_wal(state, entry),
-            (None, None) => self.scanned(state),
+            (None, None) => return self.scanned(state),
+        }?;
+        if matches!(step, Step::Placed) {
+            state.unproven = None;
         }
+        Ok(step)
     }
 
     fn at_end(&self) -> bool {
@@ -480,6 +520,7 @@ impl Segment {
             kind: EntryKind::Data,
         };
         self.place(state, record, Some(found.max_timestamp));
+        state.unproven.get_or_insert(state.index);
         Ok(Step::Placed)
     }
 

@@ -264,6 +264,7 @@ impl Opening<'_> {
                 .map(|entry| (entry.index, entry))
                 .collect(),
             durable_index: record.durable_index,
+            sidecar_synced: record.sidecar_synced,
             limit: self.limit(),
         };
         let inputs = inputs

@@ -129,6 +129,7 @@ impl NodeStore {
         core.checkpoints += 1;
         let number = core.checkpoints;
         let targets = std::mem::take(&mut core.dirty);
+        core.sidecars_begin(&targets);
         let point = core.ring.tail;
         core.phase = Phase::Syncing {
             number,
@@ -153,6 +154,7 @@ impl NodeStore {
             Phase::Syncing { number, point, .. } if *number == checkpoint.number => *point,
             _ => return,
         };
+        core.sidecars_failed(&result.unsynced);
         core.phase = Phase::StateDue {
             point: due,
             unsynced: result.unsynced.clone(),
@@ -178,6 +180,23 @@ impl NodeStore {
 }
 
 impl Core {
+    /// What is durable of a log when its sync begins has a record in its sidecars, which it covers.
+    fn sidecars_begin(&mut self, targets: &Targets) {
+        for (group, log) in targets {
+            if let Some(state) = self.image.groups.get_mut(group) {
+                state.sidecar_syncing = log.as_ref().map(|_| state.reached);
+            }
+        }
+    }
+
+    fn sidecars_failed(&mut self, unsynced: &BTreeSet<u64>) {
+        for group in unsynced {
+            if let Some(state) = self.image.groups.get_mut(group) {
+                state.sidecar_syncing = None;
+            }
+        }
+    }
+
     /// In a round that writes the states: moves the entries of logs that could not be synced to side
     /// files, and names these in the states.
     pub(super) fn write_due_sides(
@@ -297,7 +316,9 @@ impl Core {
             }
         }
         let point = self.ring.tail;
+        self.sidecars_begin(&targets);
         let mut result = sync_targets(shared, &targets);
+        self.sidecars_failed(&result.unsynced);
         for (group, _) in &result.failed {
             self.distrust(*group, FileTrust::Poisoned);
         }

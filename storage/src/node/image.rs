@@ -29,6 +29,11 @@ pub(super) struct GroupState {
     /// The side file that holds entries of a group whose log cannot be synced; 0 for none (W6).
     pub(super) side_file: u64,
     pub(super) trust: FileTrust,
+    /// The sidecars have a record of every entry up to here, whatever the power does (R13).
+    pub(super) sidecar_synced: u64,
+    /// The same once the checkpoint that is under way has written the states; `None` where it does not sync
+    /// the group's log.
+    pub(super) sidecar_syncing: Option<u64>,
     /// Sequence number of the group's last record.
     pub(super) sequence: u64,
     /// Only filled by a replay.
@@ -63,6 +68,12 @@ impl GroupState {
         })
     }
 
+    /// What a checkpoint's state is followed by where the sidecars are known to have something.
+    pub(super) fn sidecar_record(&self) -> Option<RecordBody> {
+        let index = self.sidecar_syncing.unwrap_or(0).max(self.sidecar_synced);
+        (index > 0).then_some(RecordBody::SidecarSynced(index))
+    }
+
     /// Bytes that a checkpoint takes for the group.
     pub(super) fn state_bytes(&self) -> u64 {
         let state = RECORD_HEADER_BYTES + STATE_BODY_BYTES + self.conf.bytes.len();
@@ -72,7 +83,8 @@ impl GroupState {
         } else {
             trust
         };
-        (state + trust) as u64
+        let synced = RecordBody::SidecarSynced(0).record_bytes();
+        (state + trust + synced) as u64
     }
 
     /// What recovery is told. The entries are taken out.
@@ -90,6 +102,7 @@ impl GroupState {
             may_be_short: self.flags.may_be_short,
             recovering: self.flags.recovering,
             trust: self.trust,
+            sidecar_synced: self.sidecar_synced,
             unfinished_cut: self.unfinished_cut,
             entries: std::mem::take(&mut self.entries).into_values().collect(),
         })
@@ -105,6 +118,9 @@ impl GroupState {
             .unfinished_cut
             .map_or(first, |earlier| earlier.min(first));
         self.unfinished_cut = Some(first_unfinished);
+        let stays = first.saturating_sub(1);
+        self.sidecar_synced = self.sidecar_synced.min(stays);
+        self.sidecar_syncing = self.sidecar_syncing.map(|index| index.min(stays));
         // The cut kills what came before it at or above its index, and nothing else (W2).
         self.entries.split_off(&first);
     }
@@ -208,6 +224,10 @@ impl Image {
                 state.trust(state.trust);
             }
             RecordBody::FileTrust(trust) => state.trust(*trust),
+            RecordBody::SidecarSynced(index) => {
+                state.sidecar_synced = *index;
+                state.sidecar_syncing = None;
+            }
             RecordBody::State(body) => {
                 state.replica = replica;
                 state.identity = Some(body.identity(group, replica));

@@ -213,6 +213,9 @@ impl Records<'_> {
                 if state.trust != FileTrust::Sound {
                     self.push(*group, RecordBody::FileTrust(state.trust));
                 }
+                if let Some(synced) = state.sidecar_record() {
+                    self.push(*group, synced);
+                }
             }
         }
     }

@@ -285,6 +285,36 @@ fn r2_replication_one_elects_itself() {
 }
 
 #[test]
+fn r14_an_older_copy_of_the_same_life() {
+    // A copy of F's disk, of the very life in which F goes on to acknowledge four events. F was killed, the
+    // copy was put back, and nothing in it tells F that it is one.
+    let mut cluster = Cluster::of_three(Plan::voters(&ALL));
+    cluster.produce_acked(A, "before the copy");
+    cluster.spread(A, &ALL);
+    let copy = cluster.machine(F).disk.snapshot();
+    cluster.cut_off(C);
+    for n in 0..4 {
+        cluster.produce_acked(A, &format!("acknowledged {n}"));
+    }
+    cluster.power_cut(F);
+    cluster.machine(F).disk.restore(&copy);
+    cluster.start(F);
+    for _ in 0..4 {
+        cluster.tick(A);
+        cluster.cut_off(C);
+        cluster.run(&[A, F]);
+    }
+    assert!(
+        cluster.contradicted.contains(&F),
+        "F counts as whole without what it acknowledged"
+    );
+    // With C, which never had it, all goes on, and what A acknowledged is there.
+    cluster.run(&[A, C]);
+    cluster.spread(A, &[A, C]);
+    assert_eq!(cluster.published(C).high_watermark, 6);
+}
+
+#[test]
 fn r2b_contradicted() {
     // Whether A acknowledged events of which it is the only holder, and whether C was set aside.
     let steps = || {

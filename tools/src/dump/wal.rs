@@ -174,6 +174,7 @@ fn line<'a>(
             .detail("conf_index", conf.index)
             .detail("conf", conf_text(&conf.bytes)),
         Some(RecordBody::Durable(index)) => line.detail("durable_index", *index),
+        Some(RecordBody::SidecarSynced(index)) => line.detail("sidecar_synced", *index),
         Some(RecordBody::Creation {
             topic_id,
             partition,

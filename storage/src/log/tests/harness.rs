@@ -35,6 +35,7 @@ pub(super) fn record(start: LogStart) -> GroupRecord {
         may_be_short: false,
         recovering: false,
         trust: FileTrust::Sound,
+        sidecar_synced: 0,
         unfinished_cut: None,
         entries: Vec::new(),
     }

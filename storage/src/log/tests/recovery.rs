@@ -6,6 +6,7 @@ use crate::disk::mem::{CrashModel, Operation, Times};
 use crate::disk::{Disk, MemDisk, OpenMode};
 use crate::entry::{EntryKind, LogEntry};
 use crate::format::SegmentFile;
+use crate::format::sidecar::RECORD_LEN;
 use crate::log::{Log, LogConfig, LogError};
 use crate::planted::{self, Bug};
 use crate::producer_state::ProducerState;
@@ -894,4 +895,74 @@ fn producers_are_known_again_from_snapshots_and_batches() {
             .iter()
             .any(|entry| entry.name.ends_with(".snapshot"))
     );
+}
+
+#[test]
+fn r13_shifted_index() {
+    // A change of the members in mid-term, checkpointed out of the WAL, and batches of the same term behind it.
+    let mut make = Maker::new(START);
+    let entries = [
+        make.noop(),
+        make.data(1, 40),
+        make.conf("voters 1 2 3"),
+        make.data(2, 50),
+        make.data(1, 60),
+    ];
+    let disk = MemDisk::new();
+    let mut log = create(&disk, START);
+    log.append(&entries).unwrap();
+    log.sync_handle().sync_all().unwrap();
+    log.flush_indexes().unwrap();
+    drop(log);
+    let raft = path(SegmentFile::Raft);
+    let whole = read_file(&disk, &raft);
+    let records_at = whole.len() - entries.len() * RECORD_LEN;
+    let copy = disk.snapshot();
+    let shortened = |records: usize| whole[..records_at + records * RECORD_LEN].to_vec();
+    let flipped = |record: usize| {
+        let mut bytes = whole.clone();
+        bytes[records_at + record * RECORD_LEN + 9] ^= 1;
+        bytes
+    };
+    let opened = |sidecar: Vec<u8>, sidecar_synced: u64| {
+        disk.restore(&copy);
+        write_file(&disk, &raft, &sidecar);
+        let mut known = record(START);
+        known.durable_index = entries.len() as u64;
+        known.sidecar_synced = sidecar_synced;
+        open(&disk, &known).map(|(log, _)| all(&log))
+    };
+    let refused = |result: Result<Vec<LogEntry>, LogError>, record: usize| {
+        let Err(LogError::Damaged { path, position, .. }) = result else {
+            panic!("record {record}: {result:?}");
+        };
+        let at = records_at + record * RECORD_LEN;
+        assert_eq!((path, position), (raft.clone(), at as u64));
+    };
+    // An older sidecar, of before the change: a batch would get the change's index, and pass for durable.
+    let durable_four = |synced| {
+        disk.restore(&copy);
+        write_file(&disk, &raft, &shortened(2));
+        let mut known = record(START);
+        known.durable_index = 4;
+        known.sidecar_synced = synced;
+        open(&disk, &known).map(|(log, _)| all(&log))
+    };
+    let shifted = durable_four(0).unwrap();
+    assert_eq!(shifted[2].kind, EntryKind::Data, "the rule forbids nothing");
+    refused(durable_four(4), 2);
+    // The last record is bad, and nothing behind it tells whether a batch was there.
+    assert_eq!(opened(flipped(4), 3).unwrap(), entries);
+    refused(opened(flipped(4), 5), 4);
+    // One in the middle: the next one agrees with what the batches say, or does not.
+    assert_eq!(opened(flipped(3), 5).unwrap(), entries);
+    assert!(opened(flipped(2), 5).is_err());
+    // What the WAL has is known.
+    disk.restore(&copy);
+    write_file(&disk, &raft, &shortened(2));
+    let mut known = record(START);
+    known.durable_index = 5;
+    known.sidecar_synced = 5;
+    known.entries = entries[2..].to_vec();
+    assert_eq!(all(&open(&disk, &known).unwrap().0), entries);
 }

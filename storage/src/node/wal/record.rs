@@ -131,6 +131,8 @@ pub enum RecordBody {
     State(Box<StateBody>),
     /// What a failed flush has left of the group's files (W8).
     FileTrust(FileTrust),
+    /// The sidecars were synced up to this index when a checkpoint began (R13).
+    SidecarSynced(u64),
 }
 
 impl RecordBody {
@@ -151,6 +153,7 @@ impl RecordBody {
             Self::Flags(_) => 10,
             Self::State(_) => 11,
             Self::FileTrust(_) => 12,
+            Self::SidecarSynced(_) => 13,
         }
     }
 
@@ -171,6 +174,7 @@ impl RecordBody {
             Self::Flags(_) => "flags",
             Self::State(_) => "state",
             Self::FileTrust(_) => "file-trust",
+            Self::SidecarSynced(_) => "sidecar-synced",
         }
     }
 
@@ -183,7 +187,7 @@ impl RecordBody {
                 Self::Entry(entry) => ENTRY_BODY_BYTES + entry.payload.len(),
                 Self::Cut { .. } => 16,
                 Self::Conf(conf) => 8 + conf.bytes.len(),
-                Self::Durable(_) => 8,
+                Self::Durable(_) | Self::SidecarSynced(_) => 8,
                 Self::Creation { .. } => 48,
                 Self::Flags(_) | Self::FileTrust(_) => 4,
                 Self::State(state) => STATE_BODY_BYTES + state.conf.bytes.len(),
@@ -211,7 +215,7 @@ impl RecordBody {
                 out.put_u64_le(conf.index);
                 return &conf.bytes;
             }
-            Self::Durable(index) => out.put_u64_le(*index),
+            Self::Durable(index) | Self::SidecarSynced(index) => out.put_u64_le(*index),
             Self::Creation {
                 topic_id,
                 partition,
@@ -307,6 +311,7 @@ impl RecordBody {
                 2 => FileTrust::Poisoned,
                 _ => return None,
             }),
+            13 => Self::SidecarSynced(rest.try_get_u64_le().ok()?),
             _ => return None,
         };
         rest.is_empty().then_some(decoded)
