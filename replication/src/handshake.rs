@@ -215,11 +215,35 @@ impl Partition {
         }
     }
 
+    /// Tells the leader when bytes of this replica turn out to be bad after it introduced itself, and when they
+    /// are right again: its word on the group rests on that (R6). It is told a few times, as nobody answers.
+    fn tick_marred(&mut self, out: &mut Vec<Effect>) {
+        let leader = self.group.leader();
+        let now = (leader, self.group.term(), self.is_marred());
+        if self.marred_told.0 != now {
+            let was_marred = self.marred_told.0.2;
+            self.marred_told = (now, 0);
+            // Whoever leads anew asks by himself.
+            if !now.2 && !was_marred {
+                self.marred_told.1 = usize::MAX;
+            }
+        }
+        let (_, ticks) = self.marred_told;
+        if leader == 0 || ticks > 3 * self.group.election_ticks() {
+            return;
+        }
+        self.marred_told.1 = ticks + 1;
+        if ticks.is_multiple_of(self.group.election_ticks()) {
+            self.say_hello(leader, self.group.term(), out);
+        }
+    }
+
     /// Repeats, every tick, what has not been answered.
     pub(crate) fn tick_handshakes(&mut self, out: &mut Vec<Effect>) {
         self.tick_recovering(out);
         self.tick_commit(out);
         if !self.group.is_leader() {
+            self.tick_marred(out);
             return;
         }
         let term = self.group.term();

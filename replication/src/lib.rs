@@ -52,8 +52,10 @@ mod refused;
 pub mod replacement;
 pub mod retry;
 pub mod runtime;
+pub mod scrub;
 pub mod shard;
 mod sync;
+pub mod unreadable;
 mod word;
 
 pub use api::{

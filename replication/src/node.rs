@@ -4,7 +4,9 @@
 
 mod asides;
 pub mod mend;
+mod scrub;
 mod unopened;
+pub mod unreadable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -21,7 +23,7 @@ use riverrun_storage::node::{
 };
 use riverrun_storage::{
     Disk, FileTrust, GroupRecord, HardState, Log, LogEntry, LogError, LogIdentity, LogStart,
-    LogSync, ProducerState, StoredConf,
+    LogSync, ProducerState, Scrubber, StoredConf,
 };
 use uuid::Uuid;
 
@@ -167,6 +169,8 @@ struct Files {
     gone: AtomicBool,
     sync: Arc<LogSync>,
     handle: PartitionHandle,
+    /// What a scrub has seen of the log.
+    scrubber: Mutex<Scrubber>,
 }
 
 impl Files {
@@ -478,7 +482,7 @@ impl Node {
         record: &GroupRecord,
         settings: GroupSettings,
     ) -> Result<Partition, OpenError> {
-        let (log, dir) = self.open_log(record, &settings)?;
+        let (log, dir) = self.open_log(Arc::clone(&self.disk), record, &settings)?;
         self.store
             .log_opened(record.identity.group, log.last_index());
         self.start_group(record, log, dir, settings)
@@ -495,6 +499,7 @@ impl Node {
 
     fn open_log(
         &self,
+        disk: Arc<dyn Disk>,
         record: &GroupRecord,
         settings: &GroupSettings,
     ) -> Result<(Log, PathBuf), OpenError> {
@@ -516,7 +521,7 @@ impl Node {
                 "a flush of this log had failed: its files are written anew"
             );
         }
-        let opened = Log::open(self.disk.clone(), &dir, record, settings.log.clone());
+        let opened = Log::open(disk, &dir, record, settings.log.clone());
         if opened.as_ref().is_err_and(LogError::may_have_lost_pages) {
             self.store.suspect(group);
         }
@@ -593,6 +598,7 @@ impl Node {
             gone: AtomicBool::new(false),
             sync,
             handle: handle.clone(),
+            scrubber: Mutex::default(),
         };
         self.files.write().insert(identity.group, Arc::new(files));
         Ok(Partition::boot(PartitionBoot {

@@ -10,6 +10,7 @@ mod produce;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use riverrun_record::BatchView;
@@ -49,6 +50,8 @@ struct HandleInner {
     published: RwLock<Published>,
     in_sync: RwLock<Arc<[u64]>>,
     progress: RwLock<Arc<[Progress]>>,
+    /// Last index that is committed, and durable here.
+    settled: AtomicU64,
     reader: LogReader,
 }
 
@@ -69,6 +72,7 @@ impl PartitionHandle {
                 published: RwLock::new(published),
                 in_sync: RwLock::new(Arc::default()),
                 progress: RwLock::new(Arc::default()),
+                settled: AtomicU64::new(0),
                 reader,
             }),
         }
@@ -108,6 +112,13 @@ impl PartitionHandle {
     #[must_use]
     pub fn published(&self) -> Published {
         *self.inner.published.read()
+    }
+
+    /// The last index that is committed and that a power cut would leave here: what lies above may still be
+    /// replaced.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.inner.settled.load(Ordering::Acquire)
     }
 
     /// Reads of its log. Nothing at or above the published watermark may be read for a client.
@@ -190,6 +201,8 @@ pub struct Partition {
     unflushed_records: u64,
     /// Ticks since this replica, no voter, last knew of a leader.
     pub(crate) leaderless_ticks: usize,
+    /// What the leader of a term was told of bad bytes here, and the ticks since.
+    pub(crate) marred_told: ((u64, u64, bool), usize),
     /// The disk has no room for what was appended last.
     full: bool,
     /// The members that the controller wants.
@@ -288,6 +301,7 @@ impl Partition {
             rolled: BTreeSet::new(),
             unflushed_records: 0,
             leaderless_ticks: 0,
+            marred_told: ((0, 0, false), 0),
             full: false,
             wanted: None,
             after_reset: None,
@@ -942,6 +956,8 @@ impl Partition {
     }
 
     fn publish(&mut self, out: &mut Vec<Effect>) {
+        let settled = self.group.commit().min(self.group.durable());
+        self.handle.inner.settled.store(settled, Ordering::Release);
         if let Some((index, offset)) = self.after_reset
             && self.group.applied() >= index
         {

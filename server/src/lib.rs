@@ -47,6 +47,7 @@ mod quorum;
 mod reconcile;
 mod reopen;
 mod repair;
+mod scrub;
 mod start;
 #[cfg(test)]
 mod testing;

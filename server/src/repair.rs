@@ -42,6 +42,8 @@ struct State {
     said: BTreeMap<u64, String>,
     /// When a group that could not be put right is tried again.
     later: BTreeMap<u64, (Backoff, Instant)>,
+    /// When an entry of a group is tried again that the disk refused to give.
+    refused: BTreeMap<u64, (Backoff, Instant)>,
 }
 
 impl State {
@@ -77,6 +79,8 @@ pub(crate) async fn follow(broker: Weak<Broker>) {
 async fn look(broker: &Arc<Broker>, state: &mut State) {
     for handle in broker.runtime().handles() {
         let group = handle.group();
+        try_again(broker, &handle, state).await;
+        remember(broker, &handle).await;
         let bad = handle.reader().bad_entries();
         let Some(first) = bad.first() else {
             state.said.remove(&group);
@@ -84,16 +88,6 @@ async fn look(broker: &Arc<Broker>, state: &mut State) {
             continue;
         };
         let others = others(broker, group);
-        if others.is_empty() {
-            state.say(
-                group,
-                format!(
-                    "{}; it is the only replica: what lies before and behind is served",
-                    places(&bad)
-                ),
-            );
-            continue;
-        }
         let tried = state.later.get(&group);
         if tried.is_some_and(|(_, again)| Instant::now() < *again) {
             continue;
@@ -108,7 +102,9 @@ async fn look(broker: &Arc<Broker>, state: &mut State) {
             state.say(group, what);
             continue;
         }
-        state.say(group, places(&bad));
+        if !others.is_empty() {
+            state.say(group, places(&bad));
+        }
         match put_right(broker, &handle, &others, first.index).await {
             Ok(0) => {}
             Ok(count) => {
@@ -128,9 +124,54 @@ async fn look(broker: &Arc<Broker>, state: &mut State) {
                     .entry(group)
                     .or_insert_with(|| (Backoff::default(), Instant::now()));
                 *again = Instant::now() + backoff.next(broker.seed());
-                state.say(group, format!("{}; not put right yet: {why}", places(&bad)));
+                let what = if others.is_empty() {
+                    "it is the only replica: what lies before and behind is served".to_owned()
+                } else {
+                    format!("not put right yet: {why}")
+                };
+                state.say(group, format!("{}; {what}", places(&bad)));
             }
         }
+    }
+}
+
+/// Tries what the disk refused to give.
+async fn try_again(broker: &Arc<Broker>, handle: &PartitionHandle, state: &mut State) {
+    let group = handle.group();
+    let Some((index, _)) = handle.reader().unreadable_entries().first().copied() else {
+        state.refused.remove(&group);
+        return;
+    };
+    let now = Instant::now();
+    let tried = state.refused.get(&group);
+    if tried.is_some_and(|(_, again)| now < *again) {
+        return;
+    }
+    let (backoff, again) = state
+        .refused
+        .entry(group)
+        .or_insert_with(|| (Backoff::default(), now));
+    *again = now + backoff.next(broker.seed());
+    let on_thread = Arc::clone(broker);
+    let tried = broker.blocking(Kind::Files, move || {
+        on_thread.runtime().node().try_again(group, index)
+    });
+    if let Ok(Err(error)) = tried.await {
+        debug!(group, index, %error, "an entry cannot be read");
+    }
+}
+
+/// Writes down what is bad, where that has changed.
+async fn remember(broker: &Arc<Broker>, handle: &PartitionHandle) {
+    if handle.reader().remembers_bad() {
+        return;
+    }
+    let (on_thread, group) = (Arc::clone(broker), handle.group());
+    let written = broker.blocking(Kind::Files, move || {
+        on_thread.runtime().node().remember_bad(group)
+    });
+    if let Ok(Err(error)) = written.await {
+        debug!(group, %error, "which entries are bad cannot be written down");
     }
 }
 
@@ -193,7 +234,12 @@ async fn put_right(
         let Some(term) = handle.reader().term(index) else {
             break;
         };
-        let Some(entry) = ask(broker, others, handle.group(), (index, term)).await else {
+        let own = own(broker, handle, (index, term)).await;
+        let entry = match own {
+            Some(entry) => Some(entry),
+            None => ask(broker, others, handle.group(), (index, term)).await,
+        };
+        let Some(entry) = entry else {
             if entries.is_empty() {
                 return Err(format!("no other replica gives entry {index}"));
             }
@@ -218,6 +264,20 @@ async fn put_right(
     });
     let mended = mended.await.map_err(|error| error.to_string())?;
     mended.map_err(|error| error.to_string())
+}
+
+/// An entry as this node's page cache still has it: what went bad may be on the disk alone.
+async fn own(
+    broker: &Arc<Broker>,
+    handle: &PartitionHandle,
+    (index, term): (u64, u64),
+) -> Option<LogEntry> {
+    let reader = handle.reader().clone();
+    let read = broker.blocking(Kind::Files, move || {
+        reader.entries(index, index + 1, u64::MAX)
+    });
+    let entry = read.await.ok()?.ok()?.pop()?;
+    (entry.term == term).then_some(entry)
 }
 
 /// An entry as another replica has it.

@@ -38,6 +38,7 @@ use crate::peers::{self, Peers};
 use crate::reconcile;
 use crate::reopen;
 use crate::repair;
+use crate::scrub;
 use crate::watched::{Fatal, Kind};
 
 /// How long a start waits for its partitions to be led.
@@ -100,6 +101,9 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
         watch.task(Kind::Asides, asides::follow(weak()));
         watch.task(Kind::Reopen, reopen::follow(weak()));
         watch.task(Kind::Repair, repair::follow(weak()));
+        if let Some(interval) = broker.config().scrub_interval {
+            watch.task(Kind::Scrub, scrub::follow(weak(), interval));
+        }
         register(&broker).await?;
         let applied = broker.catalog().watch();
         let done = reconcile::once(&broker).await;

@@ -14,11 +14,11 @@ pub mod planted;
 pub mod producer_state;
 pub mod recovered;
 
-pub use disk::{DirEntry, Disk, DiskFile, MemDisk, OpenMode, StdDisk};
+pub use disk::{DirEntry, Disk, DiskFile, LenientDisk, MemDisk, OpenMode, StdDisk};
 pub use entry::{EntryKind, LogEntry};
 pub use log::{
     Appended, BadEntry, EntryMeta, Fetched, Log, LogConfig, LogError, LogFlush, LogReader,
-    LogResult, LogSync, Recovery, TimestampOffset,
+    LogResult, LogSync, Recovery, Scrubbed, Scrubber, TimestampOffset,
 };
 pub use producer_state::{
     BadSnapshot, ProducerBatch, ProducerState, REMEMBERED_BATCHES, SequenceVerdict,

@@ -11,6 +11,7 @@ mod hand_over;
 mod kill_loop;
 mod loss;
 mod ours;
+mod scrub;
 mod strangers;
 mod topics;
 mod trio;
@@ -49,6 +50,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(
             "cluster::bad_bytes_on_all_replicas_are_put_right",
             damage::bad_bytes_are_put_right,
+        ),
+        trial(
+            "cluster::what_nobody_reads_is_looked_at_and_put_right",
+            scrub::what_nobody_reads_is_looked_at,
         ),
         trial(
             "cluster::a_node_with_a_damaged_identity_is_set_aside_and_joins_anew",

@@ -45,6 +45,7 @@ pub mod plan;
 pub mod reader;
 pub mod rng;
 pub mod run;
+pub mod scrub;
 pub mod seeds;
 pub mod settle;
 pub mod story;

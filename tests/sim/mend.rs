@@ -31,29 +31,47 @@ impl World {
                 index += 1;
                 continue;
             }
-            let Ok(run) = reader.bad_run(index, MOST_ENTRIES) else {
+            let (input, count) = self.mend_run(node, process, handle, index);
+            inputs.extend(input);
+            if count == 0 {
                 return inputs;
-            };
-            let mut entries = Vec::new();
-            for bad in &run {
-                let Some(entry) = self.ask_others(node, handle.group(), *bad, reader.term(*bad))
-                else {
-                    break;
-                };
-                entries.push(entry);
             }
-            let Some(last) = entries.last().map(|entry| entry.index) else {
-                return inputs;
-            };
-            match process.node.mend(handle.group(), &entries) {
-                Ok(Mended::Sighted(input)) => inputs.push(*input),
-                Ok(Mended::Done) => {}
-                Ok(Mended::Gone) | Err(_) => return inputs,
-            }
-            self.summary.entries_mended += entries.len() as u64;
-            index = last + 1;
+            self.summary.entries_mended += count;
+            index += count;
         }
         inputs
+    }
+
+    /// Puts one place right, with what the page cache or the others have; how many entries that were, and what
+    /// the shard is to be told.
+    pub fn mend_run(
+        &self,
+        node: usize,
+        process: &Process,
+        handle: &PartitionHandle,
+        first: u64,
+    ) -> (Option<Input>, u64) {
+        let reader = handle.reader();
+        let mut entries = Vec::new();
+        for bad in reader.bad_run(first, MOST_ENTRIES).unwrap_or_default() {
+            let term = reader.term(bad);
+            let own = reader.entries(bad, bad + 1, u64::MAX).ok();
+            let own = own.and_then(|mut own| own.pop());
+            let entry = own.or_else(|| self.ask_others(node, handle.group(), bad, term));
+            let Some(entry) = entry else {
+                break;
+            };
+            entries.push(entry);
+        }
+        if entries.is_empty() {
+            return (None, 0);
+        }
+        let count = entries.len() as u64;
+        match process.node.mend(handle.group(), &entries) {
+            Ok(Mended::Sighted(input)) => (Some(*input), count),
+            Ok(Mended::Done) => (None, count),
+            Ok(Mended::Gone) | Err(_) => (None, 0),
+        }
     }
 
     /// An entry as another replica has it.

@@ -47,6 +47,11 @@ impl Nemesis {
         self.damaged.contains(&node)
     }
 
+    /// Files of a node may be damaged from now on.
+    pub fn is_damaged(&mut self, node: usize) {
+        self.damaged.insert(node);
+    }
+
     /// Whether a node's disk may have refused a call.
     #[must_use]
     pub fn may_refuse(&self, node: usize) -> bool {

@@ -18,6 +18,7 @@ impl World {
         self.clock.after(500 * MS, Event::Look);
         self.forget_short();
         self.compare_producers();
+        self.scrub();
         let now = self.clock.now_us() - SECOND;
         if !self.calm && now >= self.plan.fault_us {
             self.calm_down();
@@ -70,6 +71,7 @@ impl World {
         self.clients.iter().all(|client| client.open() == 0)
             && !self.is_busy()
             && self.all_have_come()
+            && self.is_rot_mended()
             && self.groups.keys().chain([&CONTROLLER]).all(|group| {
                 self.is_settled(*group)
                     && no_group_stuck::check(&self.standing(*group)).is_ok()
@@ -113,6 +115,7 @@ impl World {
             .into_iter()
             .chain(self.groups.keys().copied())
             .collect();
+        self.look_for_rot();
         // What makes no progress comes first: a replica that is one entry behind may only have been
         // looked at in the wrong moment.
         let mut standings: Vec<Standing> = groups.into_iter().map(|g| self.standing(g)).collect();

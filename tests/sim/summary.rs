@@ -29,6 +29,13 @@ pub struct Summary {
     pub disk_errors: u64,
     pub disks_full: u64,
     pub bits_flipped: u64,
+    /// Bits that were flipped under a running node.
+    pub bits_rotted: u64,
+    pub bytes_scrubbed: u64,
+    /// Files beside the batches that a scrub found to be wrong.
+    pub files_made_anew: u64,
+    /// Entries that a scrub found to be bad.
+    pub entries_found_bad: u64,
     /// Entries that were bad at rest and were put right.
     pub entries_mended: u64,
     pub disks_lost: u64,
@@ -52,7 +59,7 @@ impl Summary {
         }
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 34] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 38] {
         [
             ("runs", &mut self.runs),
             ("simulated us", &mut self.simulated_us),
@@ -80,6 +87,10 @@ impl Summary {
             ("disk errors", &mut self.disk_errors),
             ("disks full", &mut self.disks_full),
             ("bits flipped", &mut self.bits_flipped),
+            ("bits rotted", &mut self.bits_rotted),
+            ("bytes scrubbed", &mut self.bytes_scrubbed),
+            ("files made anew", &mut self.files_made_anew),
+            ("entries found bad", &mut self.entries_found_bad),
             ("entries put right", &mut self.entries_mended),
             ("disks lost", &mut self.disks_lost),
             ("replicas replaced", &mut self.replicas_replaced),
@@ -97,7 +108,7 @@ impl Summary {
         ]
     }
 
-    fn fields(&self) -> [(&'static str, u64); 34] {
+    fn fields(&self) -> [(&'static str, u64); 38] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }

@@ -28,6 +28,7 @@ use crate::operator::Operator;
 use crate::plan::{Fault, Plan};
 use crate::reader::Readers;
 use crate::rng::Rng;
+use crate::scrub::Rot;
 use crate::story::{Deed, Step, Stories};
 use crate::summary::Summary;
 use crate::topics::Topics;
@@ -238,6 +239,8 @@ pub struct World {
     pub calm: bool,
     /// The connections of clients that have one.
     pub connections: Connections,
+    /// What rots, and who looks for it.
+    pub rot: Rot,
     effects: Vec<Effect>,
 }
 
@@ -295,6 +298,7 @@ impl World {
             violation: None,
             calm: false,
             connections: Connections::default(),
+            rot: Rot::new(seed, nodes),
             effects: Vec::new(),
             plan,
         };

@@ -32,7 +32,8 @@ impl Node {
             return Ok(Mended::Gone);
         };
         let reader = files.handle.reader();
-        for mended in reader.mend(entries)? {
+        let mended = reader.mend(entries)?;
+        {
             let mut log = files.log.lock();
             if files.gone.load(Ordering::SeqCst) || !log.exchange(mended)? {
                 return Ok(Mended::Gone);
@@ -41,6 +42,7 @@ impl Node {
         for entry in entries {
             reader.verify(entry.index)?;
         }
+        self.remember_bad(group)?;
         let offset = files.handle.published().high_watermark;
         let (producers, unknown) = reader.recover_known_producers(offset)?;
         if !unknown.is_empty() {

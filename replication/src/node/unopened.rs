@@ -9,7 +9,10 @@
 //! A replica is created once (R3), so each of them stands in the way of another creation under its id.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use riverrun_storage::node::{NODE_DIR, NodeError, RoundItem};
 use riverrun_storage::planted::{self, Bug};
@@ -35,6 +38,8 @@ pub struct Unopened {
     pub(super) recorded: bool,
     /// Requests that would have been its, since it was last tried.
     pub(super) wanted: u64,
+    /// A file of which the disk refuses a place, and since when.
+    pub(super) refused: Option<(PathBuf, Duration)>,
 }
 
 impl Node {
@@ -83,8 +88,17 @@ impl Node {
             why: error.to_string(),
             recorded: true,
             wanted: 0,
+            refused: None,
         };
+        let mut unopened = unopened;
         let mut all = self.unopened.lock();
+        if let Some(path) = error.refused_file() {
+            let known = all
+                .get(&identity.group)
+                .and_then(|known| known.refused.clone());
+            let known = known.filter(|(of, _)| of == path);
+            unopened.refused = known.or_else(|| Some((path.clone(), self.disk.now())));
+        }
         // It is said once, not at each try.
         if all.get(&identity.group).map(|known| known.standing) != Some(standing) {
             let (group, replica) = (identity.group, identity.replica);
@@ -105,6 +119,7 @@ impl Node {
             why,
             recorded: false,
             wanted: 0,
+            refused: None,
         };
         self.unopened.lock().insert(group, unopened);
     }
@@ -207,7 +222,12 @@ impl Node {
     ) -> Result<Partition, OpenError> {
         let group = record.identity.group;
         self.check_room(group)?;
-        let (log, dir) = self.open_log(record, &settings)?;
+        let lenient = self.given_up_disk(group);
+        let disk = match &lenient {
+            Some(lenient) => Arc::new(lenient.clone()),
+            None => Arc::clone(&self.disk),
+        };
+        let (log, dir) = self.open_log(disk, record, &settings)?;
         let _one = self.round.lock();
         if self.unopened_of(group).map(|known| known.standing) != Some(Standing::Unavailable) {
             // It was removed meanwhile.
@@ -218,6 +238,18 @@ impl Node {
             self.store.idle_round()?;
         }
         let partition = self.start_group(record, log, dir, settings)?;
+        if let Some(lenient) = lenient {
+            lenient.settle();
+            for (path, position) in lenient.given_up() {
+                tracing::error!(
+                    group,
+                    file = %path.display(),
+                    position,
+                    "the disk has refused a place of a log for ten minutes while it gives others: what lies \
+                     there counts as bad"
+                );
+            }
+        }
         self.unopened.lock().remove(&group);
         tracing::info!(
             group,
@@ -258,6 +290,7 @@ impl Node {
                 why: "it is being removed".to_owned(),
                 recorded: true,
                 wanted: 0,
+                refused: None,
             };
             self.unopened.lock().insert(group, unopened);
         }
@@ -334,6 +367,17 @@ impl OpenError {
         self.source_of_disk()
             .is_some_and(riverrun_storage::disk::may_pass)
             || matches!(self, Self::Log(LogError::Full { .. }))
+    }
+
+    /// The file of which the disk refused a place.
+    fn refused_file(&self) -> Option<&PathBuf> {
+        let (Self::Log(log) | Self::Group(BootError::Log(log))) = self else {
+            return None;
+        };
+        match log {
+            LogError::Io { path, .. } if log.is_of_one_place() => Some(path),
+            _ => None,
+        }
     }
 
     fn source_of_disk(&self) -> Option<&std::io::Error> {

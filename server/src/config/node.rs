@@ -56,6 +56,9 @@ pub struct Config {
     pub session_timeout: Duration,
     /// `replica.lag.time.max.ms`: how long a replica may lag and count as in sync.
     pub replica_lag: Duration,
+    /// `log.scrub.interval.ms`: everything is read once in this time and looked at, whether or not anybody asks
+    /// for it. Without it nothing is.
+    pub scrub_interval: Option<Duration>,
     /// `default.replication.factor`: of topics that are created without a number. Without it three,
     /// or as many as there are brokers.
     pub default_replication: Option<u16>,
@@ -110,6 +113,7 @@ impl Config {
             bootstrap_servers: Vec::new(),
             session_timeout: Duration::from_secs(9),
             replica_lag: Duration::from_secs(30),
+            scrub_interval: Some(Duration::from_secs(7 * 24 * 3600)),
             default_replication: None,
             num_partitions: 1,
             auto_create_topics: true,

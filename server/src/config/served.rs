@@ -304,6 +304,26 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
         },
     },
     Setting {
+        name: "log.scrub.interval.ms",
+        kind: Kind::Long,
+        synonym: None,
+        doc: "Everything is read from the disk once in this time and looked at, whether or not anybody asks \
+              for it, so that bytes that went bad are found while other replicas have them. -1: nothing is.",
+        get: |c| match c.scrub_interval {
+            Some(interval) => interval.as_millis().to_string(),
+            None => "-1".to_owned(),
+        },
+        set: |c, value| {
+            let ms: i64 = number(value, -1..=1 << 40)?;
+            c.scrub_interval = match ms {
+                -1 => None,
+                0..1000 => return Err("-1, or a second and more, is needed".to_owned()),
+                ms => Some(Duration::from_millis(ms.unsigned_abs())),
+            };
+            Ok(())
+        },
+    },
+    Setting {
         name: "max.connections",
         kind: Kind::Int,
         synonym: None,

@@ -11,7 +11,7 @@ use crate::broker::Broker;
 use crate::cluster::{asides, duties, founding, leaders, replacement};
 use crate::error::StartError;
 use crate::testing::{Node, PATIENCE, config, count, creates, takes_ids};
-use crate::{Config, Running, reconcile, reopen, repair, run, start};
+use crate::{Config, Running, reconcile, reopen, repair, run, scrub, start};
 
 /// Whether the node does what it is there for.
 async fn checked(broker: &Arc<Broker>) -> Result<(), String> {
@@ -129,6 +129,8 @@ pub(super) async fn what_a_node_sees_to() {
     for_a_while(4, || asides::follow(weak()), async || checked(broker).await).await;
     for_a_while(4, || reopen::follow(weak()), async || checked(broker).await).await;
     for_a_while(4, || repair::follow(weak()), async || checked(broker).await).await;
+    let scrubs = || scrub::follow(weak(), Duration::from_millis(40));
+    for_a_while(40, scrubs, async || checked(broker).await).await;
     let dropped = to_its_end(|| asides::once(broker), async || checked(broker).await);
     assert_eq!(dropped.await, Ok(()));
     let dropped = to_its_end(|| reopen::once(broker), async || checked(broker).await);

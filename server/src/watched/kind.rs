@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Reopen,
     /// Puts right, with other replicas' entries, what is bad at rest.
     Repair,
+    /// Reads what nobody asks for, and finds what is bad at rest.
+    Scrub,
     /// Looks once whether the nodes of the settings are of this cluster.
     CheckCluster,
     /// Makes a start known once somebody leads group 0.
@@ -85,7 +87,7 @@ impl End {
 impl Kind {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::Flusher,
         Self::Ticker,
         Self::PeerLinks,
@@ -100,6 +102,7 @@ impl Kind {
         Self::Asides,
         Self::Reopen,
         Self::Repair,
+        Self::Scrub,
         Self::CheckCluster,
         Self::LateRegistration,
         Self::Connection,
@@ -132,6 +135,7 @@ impl Kind {
             Self::Asides => "asides",
             Self::Reopen => "reopen",
             Self::Repair => "repair",
+            Self::Scrub => "scrub",
             Self::CheckCluster => "check-cluster",
             Self::LateRegistration => "late-register",
             Self::Connection => "connection",

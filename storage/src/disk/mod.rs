@@ -4,6 +4,7 @@
 //! simulator can lose what was not synced, tear what was being written and fail any call.
 //! All calls are synchronous and may block; callers decide on which thread that happens.
 
+mod lenient;
 pub mod mem;
 mod std;
 
@@ -15,6 +16,7 @@ use ::std::time::Duration;
 
 use bytes::Bytes;
 
+pub use lenient::LenientDisk;
 pub use mem::MemDisk;
 pub use std::StdDisk;
 
@@ -51,6 +53,13 @@ pub fn may_pass(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory
     )
+}
+
+/// Whether an error is of one place in one file, as where a sector is bad: other places may be read all the
+/// same (R16).
+#[must_use]
+pub fn is_of_one_place(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EUCLEAN))
 }
 
 /// How a file is opened. Files are always opened for reading and writing.

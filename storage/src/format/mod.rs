@@ -2,6 +2,7 @@
 
 pub mod aside;
 pub mod aux;
+pub mod bad_places;
 pub mod index;
 pub mod leader_epochs;
 pub mod log_start;

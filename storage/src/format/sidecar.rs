@@ -81,7 +81,18 @@ impl Header {
             self.conf.bytes.len() <= MAX_CONF_LEN,
             "the configuration is too long"
         );
-        let len = (FIXED_LEN + self.conf.bytes.len()).next_multiple_of(RECORD_LEN);
+        self.encode_as((FIXED_LEN + self.conf.bytes.len()).next_multiple_of(RECORD_LEN))
+    }
+
+    /// The same in a length that it is to have, with more zeros behind; none where that is too little.
+    #[must_use]
+    pub fn encode_to(&self, len: u64) -> Option<Vec<u8>> {
+        let len = usize::from(u16::try_from(len).ok()?);
+        let fits = len.is_multiple_of(RECORD_LEN) && FIXED_LEN + self.conf.bytes.len() <= len;
+        fits.then(|| self.encode_as(len))
+    }
+
+    fn encode_as(&self, len: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_be_bytes());

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// What is wrong with a file that is too short.
+const SHORT: &str = "the file ends before bytes that it should have";
+
 /// An error of a log.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -137,6 +140,17 @@ impl LogError {
         )
     }
 
+    /// Whether the disk refused one place of one file, as it does where a sector is bad (R16).
+    #[must_use]
+    pub fn is_of_one_place(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if crate::disk::is_of_one_place(source))
+    }
+
+    /// Whether a file ends before bytes that it should have.
+    pub(crate) fn is_short(&self) -> bool {
+        matches!(self, Self::Damaged { what, .. } if *what == SHORT)
+    }
+
     /// Whether a flush may be what failed, and pages count as clean that never reached the disk (W8).
     #[must_use]
     pub fn may_have_lost_pages(&self) -> bool {
@@ -171,9 +185,7 @@ impl<T> IoContext<T> for io::Result<T> {
     fn at(self, path: &Path) -> LogResult<T> {
         self.map_err(|source| match source.kind() {
             // No error of the machine, which might pass: the bytes are not there.
-            io::ErrorKind::UnexpectedEof => {
-                LogError::damaged(path, 0, "the file ends before bytes that it should have")
-            }
+            io::ErrorKind::UnexpectedEof => LogError::damaged(path, 0, SHORT),
             io::ErrorKind::NotFound => LogError::damaged(path, 0, "the file is missing"),
             _ => LogError::Io {
                 path: path.to_path_buf(),

@@ -270,10 +270,16 @@ impl LogReader {
                 }
                 Err(active) => Ok(active),
             };
+            let index = entries.as_ref().ok().map(|entries| entries.index);
             let read = entries.and_then(|entries| entries.read(&files, at));
             // Whatever is wrong with files that the log has no more is nothing wrong with the log.
             if read.is_ok() || self.shared.inner.read().has(&files) {
-                return read.inspect_err(|error| self.note(error));
+                return read.inspect_err(|error| {
+                    self.note(error);
+                    if let Some(index) = index.filter(|_| error.is_of_one_place()) {
+                        self.note_unreadable(index);
+                    }
+                });
             }
         }
     }

@@ -1,12 +1,15 @@
 //! The open files of one segment.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::format::SegmentFile;
-use crate::log::error::{IoContext, LogResult};
+use crate::log::error::{IoContext, LogError, LogResult};
 use crate::log::trust::Trust;
 
 /// The files of one segment, each opened when it is first needed.
@@ -22,6 +25,8 @@ pub(crate) struct Files {
     time_index: OnceLock<Arc<dyn DiskFile>>,
     /// What of `.log` this process wrote or verified lately.
     pub(crate) trust: Trust,
+    /// Entries that the disk refuses to give and that count as bad, by index (R16).
+    given_up: Mutex<BTreeSet<u64>>,
 }
 
 impl Files {
@@ -37,7 +42,18 @@ impl Files {
             index: OnceLock::new(),
             time_index: OnceLock::new(),
             trust: Trust::default(),
+            given_up: Mutex::default(),
         }
+    }
+
+    /// Takes an entry for bad wherever the disk refuses to give it.
+    pub(crate) fn give_up(&self, index: u64) {
+        self.given_up.lock().insert(index);
+    }
+
+    /// Whether an error is the disk's refusal to give an entry that counts as bad.
+    pub(crate) fn is_given_up(&self, index: u64, error: &LogError) -> bool {
+        error.is_of_one_place() && self.given_up.lock().contains(&index)
     }
 
     /// The time by the disk's clock.

@@ -5,8 +5,11 @@
 //! [`Log::truncate_from`], [`Log::drop_head`], [`Log::reset`] and [`Log::open`].
 
 mod append;
+mod at_rest;
+mod bad;
 mod config;
 mod error;
+mod exchange;
 mod fetch;
 mod files;
 mod mend;
@@ -14,10 +17,12 @@ mod merge;
 mod open;
 mod producers;
 mod reader;
+mod remembered;
 mod renew;
 mod repair;
 mod runs;
 mod scan;
+mod scrub;
 mod segment;
 mod shared;
 mod sync;
@@ -36,12 +41,14 @@ use crate::format::{SegmentFile, TMP_SUFFIX, leader_epochs, partition_metadata};
 use crate::recovered::{LogIdentity, LogStart, StoredConf};
 
 pub use append::Appended;
+pub use bad::BadEntry;
 pub use config::{LogConfig, MAX_SEGMENT_BYTES};
 pub use error::{LogError, LogResult};
+pub use exchange::Mended;
 pub use fetch::Fetched;
-pub use mend::{BadEntry, Mended};
 pub use open::Recovery;
 pub use reader::{EntryMeta, LogReader};
+pub use scrub::{Scrubbed, Scrubber};
 pub use sync::{LogFlush, LogSync};
 pub use timestamps::TimestampOffset;
 
@@ -123,6 +130,8 @@ impl Log {
                 runs: TermRuns::default(),
             }),
             bad: parking_lot::Mutex::default(),
+            unreadable: parking_lot::Mutex::default(),
+            remembered: parking_lot::Mutex::default(),
         };
         let log = Self::assemble(shared, sync, config, identity.clone(), start, conf.clone());
         log.sync_everything()?;

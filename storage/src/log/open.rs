@@ -13,7 +13,7 @@ use crate::entry::EntryKind;
 use crate::format::index::{IndexedBatch, Indexes, OFFSET_ENTRY_LEN, TIME_ENTRY_LEN};
 use crate::format::log_start::{self, StartFile};
 use crate::format::sidecar::{Header, RECORD_LEN};
-use crate::format::{SegmentFile, TMP_SUFFIX};
+use crate::format::{SegmentFile, TMP_SUFFIX, bad_places};
 use crate::log::append::IndexedSoFar;
 use crate::log::error::{IoContext, LogError, LogResult};
 use crate::log::files::{Files, read_whole, remove};
@@ -311,6 +311,7 @@ impl Opening<'_> {
             bad: merged.bad,
         };
         let mut log = self.assemble(start, sealed, repaired)?;
+        log.recall_bad()?;
         log.reader().note_bad(&recovery.bad);
         // What only the WAL has goes the way that it went the first time.
         log.append(&merged.tail)?;
@@ -534,6 +535,8 @@ impl Opening<'_> {
                 runs,
             }),
             bad: parking_lot::Mutex::default(),
+            unreadable: parking_lot::Mutex::default(),
+            remembered: parking_lot::Mutex::default(),
         };
         let mut log = Log::assemble(
             shared,
@@ -578,6 +581,7 @@ fn remove_all(
         remove(disk, path)?;
     }
     remove(disk, &dir.join(log_start::FILE_NAME))?;
+    remove(disk, &dir.join(bad_places::FILE_NAME))?;
     disk.sync_dir(dir).at(dir)
 }
 

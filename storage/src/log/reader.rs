@@ -214,6 +214,9 @@ impl LogReader {
                     // Whatever is wrong with files that the log has no more is nothing wrong with the log.
                     if files.is_none_or(|files| self.shared.inner.read().has(&files)) {
                         self.note(&error);
+                        if error.is_of_one_place() {
+                            self.note_unreadable(lo);
+                        }
                         return Err(error);
                     }
                 }
@@ -328,13 +331,21 @@ pub(super) fn read_payload(files: &Files, index: u64, record: &Record) -> LogRes
     let file = files.open(SegmentFile::Aux, OpenMode::Existing)?;
     let position = u64::from(record.position);
     let mut item = vec![0; aux::ITEM_HEADER_LEN as usize + record.len as usize];
-    file.read_exact_at(&mut item, position).at(file.path())?;
-    if let Some(payload) = aux::decode(index, &item) {
-        return Ok(Bytes::copy_from_slice(payload));
-    }
-    file.read_past_cache(&mut item, position).at(file.path())?;
-    match aux::decode(index, &item) {
+    let read = file.read_exact_at(&mut item, position).and_then(|()| {
+        if aux::decode(index, &item).is_some() {
+            return Ok(());
+        }
+        file.read_past_cache(&mut item, position)
+    });
+    let read = read.at(file.path());
+    match aux::decode(index, &item).filter(|_| read.is_ok()) {
         Some(payload) => Ok(Bytes::copy_from_slice(payload)),
+        None if read
+            .as_ref()
+            .is_err_and(|error| !files.is_given_up(index, error)) =>
+        {
+            read.map(|()| Bytes::new())
+        }
         None => Err(LogError::BadBatch {
             path: file.path().clone(),
             position,

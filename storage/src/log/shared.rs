@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -11,9 +12,9 @@ use crate::disk::Disk;
 use crate::format::SegmentFile;
 use crate::format::index::{Indexes, TIME_ENTRY_LEN, TimeEntry};
 use crate::format::sidecar::{RECORD_LEN, Record};
+use crate::log::bad::BadEntry;
 use crate::log::error::{IoContext, LogError, LogResult};
 use crate::log::files::Files;
-use crate::log::mend::BadEntry;
 use crate::log::runs::TermRuns;
 use crate::recovered::LogStart;
 
@@ -71,8 +72,9 @@ impl Sealed {
         }
     }
 
-    /// The same segment with other files.
-    pub(crate) fn with(&self, files: Arc<Files>) -> Self {
+    /// The same segment where a file was exchanged for another.
+    pub(crate) fn with(&self, files: Arc<Files>, exchanged: SegmentFile) -> Self {
+        let is_time = exchanged == SegmentFile::TimeIndex;
         Self {
             files,
             shape: self.shape,
@@ -80,9 +82,21 @@ impl Sealed {
             last_term: self.last_term,
             next_offset: self.next_offset,
             log_len: self.log_len,
-            max: self.max.clone(),
-            index: self.index.clone(),
-            time_index: self.time_index.clone(),
+            max: if is_time {
+                OnceLock::new()
+            } else {
+                self.max.clone()
+            },
+            index: if exchanged == SegmentFile::Index {
+                OnceLock::new()
+            } else {
+                self.index.clone()
+            },
+            time_index: if is_time {
+                OnceLock::new()
+            } else {
+                self.time_index.clone()
+            },
         }
     }
 
@@ -100,8 +114,22 @@ impl Sealed {
             .collect()
     }
 
-    /// The same, with none for each that is bad, also when it was read past the cache.
+    /// The same, with none for each that is bad, also when it was read past the cache, or that counts as bad
+    /// since the disk refuses to give it.
     pub(crate) fn some_records(&self, from: u64, to: u64) -> LogResult<Vec<Option<Record>>> {
+        match self.read_records(from, to) {
+            Err(error) if error.is_of_one_place() => (from..to)
+                .map(|index| match self.read_records(index, index + 1) {
+                    Ok(mut record) => Ok(record.pop().flatten()),
+                    Err(error) if self.files.is_given_up(index, &error) => Ok(None),
+                    Err(error) => Err(error),
+                })
+                .collect(),
+            read => read,
+        }
+    }
+
+    fn read_records(&self, from: u64, to: u64) -> LogResult<Vec<Option<Record>>> {
         let raft = self.files.raft()?;
         let count = usize::try_from(to.saturating_sub(from)).unwrap_or(0);
         let position = self.shape.record_position(from);
@@ -300,4 +328,8 @@ pub(crate) struct Shared {
     pub(crate) inner: RwLock<Inner>,
     /// Entries whose bytes at rest were found to be bad, by index.
     pub(crate) bad: Mutex<BTreeMap<u64, BadEntry>>,
+    /// Entries that the disk refuses to give, by index, each with when that was met first.
+    pub(crate) unreadable: Mutex<BTreeMap<u64, Duration>>,
+    /// The bad entries that are written down beside the log, by index.
+    pub(crate) remembered: Mutex<Vec<u64>>,
 }

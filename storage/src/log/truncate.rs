@@ -261,6 +261,8 @@ impl Log {
             inner.sealed.clear();
             inner.active = active;
             self.shared.bad.lock().clear();
+            self.shared.unreadable.lock().clear();
+            self.shared.remembered.lock().clear();
             inner.runs = super::runs::TermRuns::default();
         }
         self.write_leader_epochs_if_room()?;

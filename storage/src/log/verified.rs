@@ -51,10 +51,21 @@ pub(super) fn read_run(files: &Files, index: u64, records: &[Record]) -> LogResu
     let mut bytes = vec![0; readable];
     if let Err(error) = log.read_exact_at(&mut bytes, from) {
         // Perhaps only one place cannot be read: what lies before it is served.
-        return match records.get(..records.len() / 2) {
-            Some(half) if !half.is_empty() => read_run(files, index, half),
-            _ => Err(error).at(log.path()),
-        };
+        if let Some(half) = records
+            .get(..records.len() / 2)
+            .filter(|half| !half.is_empty())
+        {
+            return read_run(files, index, half);
+        }
+        let refused = Err(error).at(log.path());
+        return refused.or_else(|error| match files.is_given_up(index, &error) {
+            true => Ok(Run {
+                bytes: Bytes::new(),
+                entries: 0,
+                bad: Some(bad_batch(log, index, first)),
+            }),
+            false => Err(error),
+        });
     }
     let mut taken = 0;
     let mut entries = 0;
@@ -81,13 +92,7 @@ pub(super) fn read_run(files: &Files, index: u64, records: &[Record]) -> LogResu
                 None => false,
             };
             if !whole {
-                bad = Some(LogError::BadBatch {
-                    path: log.path().clone(),
-                    position: u64::from(record.position),
-                    index,
-                    first_offset: record.base_offset,
-                    next_offset: record.next_offset(),
-                });
+                bad = Some(bad_batch(log, index, record));
                 break;
             }
             taken = end;
@@ -111,6 +116,16 @@ pub(super) fn read_run(files: &Files, index: u64, records: &[Record]) -> LogResu
         entries,
         bad,
     })
+}
+
+fn bad_batch(log: &Arc<dyn DiskFile>, index: u64, record: &Record) -> LogError {
+    LogError::BadBatch {
+        path: log.path().clone(),
+        position: u64::from(record.position),
+        index,
+        first_offset: record.base_offset,
+        next_offset: record.next_offset(),
+    }
 }
 
 /// Whether the bytes are the batch that a record speaks of.

@@ -22,6 +22,7 @@ pub mod same_index_and_term_same_bytes;
 pub mod watermark_never_goes_back;
 pub mod what_is_changed_was_asked_for;
 pub mod what_is_counted_is_held;
+pub mod what_rots_is_put_right;
 
 use std::fmt;
 

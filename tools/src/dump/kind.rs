@@ -8,7 +8,7 @@ use riverrun_replication::founding::{
     FILE_NAME as CLUSTER_RECORD_FILE, MAGIC as CLUSTER_RECORD_MAGIC,
 };
 use riverrun_storage::format::{
-    SegmentFile, aside, aux, leader_epochs, log_start, partition_metadata, sidecar,
+    SegmentFile, aside, aux, bad_places, leader_epochs, log_start, partition_metadata, sidecar,
 };
 use riverrun_storage::node::{
     IDENTITY_FILE, LOCK_FILE, SIDE_MAGIC, WAL_FILE, identity, parse_side_name, wal,
@@ -29,6 +29,7 @@ pub(super) enum Kind {
     LeaderEpochs,
     PartitionMetadata,
     LogStart,
+    BadPlaces,
     Aside,
     Wal,
     Identity,
@@ -70,6 +71,7 @@ impl Kind {
             leader_epochs::FILE_NAME => return Some(Self::LeaderEpochs),
             partition_metadata::FILE_NAME => return Some(Self::PartitionMetadata),
             log_start::FILE_NAME => return Some(Self::LogStart),
+            bad_places::FILE_NAME | bad_places::DAMAGED_NAME => return Some(Self::BadPlaces),
             aside::FILE_NAME => return Some(Self::Aside),
             WAL_FILE => return Some(Self::Wal),
             IDENTITY_FILE => return Some(Self::Identity),
@@ -101,11 +103,12 @@ impl Kind {
     }
 
     fn of_head(head: &[u8]) -> Option<Self> {
-        let magics: [(&[u8], Self); 9] = [
+        let magics: [(&[u8], Self); 10] = [
             (&aside::MAGIC, Self::Aside),
             (&sidecar::MAGIC, Self::Sidecar(None)),
             (&aux::MAGIC, Self::Aux(None)),
             (&log_start::MAGIC, Self::LogStart),
+            (&bad_places::MAGIC, Self::BadPlaces),
             (wal::MAGIC, Self::Wal),
             (identity::MAGIC, Self::Identity),
             (CLUSTER_RECORD_MAGIC, Self::ClusterRecord),

@@ -11,7 +11,7 @@
 //! | `input` | a file read through a window |
 //! | `line`, `report`, `text` | what is printed: one line a thing, as a table or as JSON |
 //! | `batches` | finding batches in a `.log`, and finding them again behind damage |
-//! | `segment`, `sidecar`, `aux`, `index`, `snapshot`, `leader_epochs`, `partition_metadata`, `log_start`, `aside` | the files of a partition |
+//! | `segment`, `sidecar`, `aux`, `index`, `snapshot`, `leader_epochs`, `partition_metadata`, `log_start`, `bad_places`, `aside` | the files of a partition |
 //! | `wal`, `identity`, `side` | the files of the node |
 //! | `records`, `command` | the records of a batch; those of the controller's log as commands |
 //! | `checkpoint` | the controller's image |
@@ -24,6 +24,7 @@
 
 mod aside;
 mod aux;
+mod bad_places;
 mod batches;
 mod checkpoint;
 mod cluster_record;
@@ -126,6 +127,7 @@ fn dump_kind(
         Kind::LeaderEpochs => leader_epochs::dump(input, options, report),
         Kind::PartitionMetadata => partition_metadata::dump(input, report),
         Kind::LogStart => log_start::dump(input, report),
+        Kind::BadPlaces => bad_places::dump(input, report),
         Kind::Aside => aside::dump(input, report),
         Kind::Wal => wal::dump(input, options, report),
         Kind::Identity => identity::dump(input, report),

@@ -1,5 +1,7 @@
 //! A file in memory: what reads see, what is durable, and what lies between.
 
+use std::borrow::Cow;
+
 use super::crash::CrashModel;
 use super::rng::Rng;
 
@@ -62,6 +64,8 @@ pub(super) struct FileState {
     /// Nothing that is written becomes durable any more, though syncs succeed: after a failed sync of
     /// a disk that bears grudges.
     stuck: bool,
+    /// Bytes `from..to` that every read is refused: a sector that is bad. A write gives the place another.
+    refused: Vec<(usize, usize)>,
     /// Open handles.
     pub(super) handles: usize,
 }
@@ -72,7 +76,23 @@ impl FileState {
         self.reserved.max(self.cached.len() as u64)
     }
 
+    /// From now on reads of a place fail.
+    pub(super) fn refuse(&mut self, from: usize, to: usize) {
+        self.refused.push((from, to));
+    }
+
+    /// Whether a read meets a place that is refused.
+    pub(super) fn refuses(&self, offset: usize, len: usize) -> bool {
+        let end = offset.saturating_add(len);
+        self.refused
+            .iter()
+            .any(|(from, to)| *from < end && offset < *to)
+    }
+
     pub(super) fn write(&mut self, seq: u64, offset: usize, bytes: Vec<u8>) {
+        let end = offset + bytes.len();
+        self.refused
+            .retain(|(from, to)| *to <= offset || *from >= end);
         put(&mut self.cached, offset, &bytes);
         self.pending.push((
             seq,
@@ -123,6 +143,19 @@ impl FileState {
 
     pub(super) fn durable_image(&self) -> &[u8] {
         &self.durable
+    }
+
+    /// What a read past the cache gives: pages that are dirty are written before it, where the disk takes
+    /// them.
+    pub(super) fn at_rest(&self) -> Cow<'_, [u8]> {
+        if self.pending.is_empty() || self.stuck {
+            return Cow::Borrowed(&self.durable);
+        }
+        let mut image = self.durable.clone();
+        for (_, change) in &self.pending {
+            change.apply(&mut image);
+        }
+        Cow::Owned(image)
     }
 
     /// Puts another image in the place of the durable one.

@@ -164,6 +164,21 @@ impl MemDisk {
         self.tree.lock().failed_syncs_stick = stick;
     }
 
+    /// Makes every read of some bytes of a file fail with EIO, as where a sector is bad, until they are written
+    /// again. False when there is no such file.
+    #[must_use]
+    pub fn refuse(&self, path: &Path, from: u64, len: usize) -> bool {
+        let mut tree = self.tree.lock();
+        let Some(inode) = tree.find(path) else {
+            return false;
+        };
+        let (Ok(from), Ok(file)) = (to_usize(from), tree.file_mut(inode)) else {
+            return false;
+        };
+        file.refuse(from, from.saturating_add(len));
+        true
+    }
+
     /// Takes one fault out.
     pub fn clear_fault(&self, id: u64) {
         self.tree.lock().faults.disarm(id);
@@ -418,9 +433,28 @@ impl DiskFile for MemFile {
         self.with(Some(Operation::Read), |tree| {
             let offset = to_usize(offset)?;
             let file = tree.file_mut(self.inode)?;
+            if file.refuses(offset, buf.len()) {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
             let bytes = offset
                 .checked_add(buf.len())
                 .and_then(|end| file.cached.get(offset..end));
+            buf.copy_from_slice(bytes.ok_or(ErrorKind::UnexpectedEof)?);
+            Ok(())
+        })
+    }
+
+    fn read_past_cache(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.with(Some(Operation::Read), |tree| {
+            let offset = to_usize(offset)?;
+            let file = tree.file_mut(self.inode)?;
+            if file.refuses(offset, buf.len()) {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
+            let image = file.at_rest();
+            let bytes = offset
+                .checked_add(buf.len())
+                .and_then(|end| image.get(offset..end));
             buf.copy_from_slice(bytes.ok_or(ErrorKind::UnexpectedEof)?);
             Ok(())
         })
@@ -496,6 +530,9 @@ impl DiskFile for MemFile {
         self.with(Some(Operation::Read), |tree| {
             let offset = to_usize(offset)?;
             let file = tree.file_mut(self.inode)?;
+            if file.refuses(offset, len) {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
             let bytes = offset
                 .checked_add(len)
                 .and_then(|end| file.cached.get(offset..end));

@@ -14,3 +14,4 @@ mod harness;
 mod model;
 mod reads;
 mod recovery;
+mod scrub;

@@ -174,6 +174,13 @@ fn sort(entries: &[(PathBuf, bool)], findings: &mut Findings) -> Listing {
                 Some(
                     Kind::LeaderEpochs | Kind::PartitionMetadata | Kind::LogStart | Kind::Aside,
                 ) => {}
+                Some(Kind::BadPlaces) => {
+                    findings.note(
+                        path,
+                        None,
+                        "entries were found to be bad and not put right yet",
+                    );
+                }
                 _ => findings.note(path, None, "not a file of a partition"),
             }
         }
