@@ -39,7 +39,7 @@ pub fn slot(
 ) -> Option<Slot> {
     let nanos = interval.as_nanos();
     // Groups begin at different times, or a node would read all of them at once.
-    let phase = u128::from(spread(group)) * nanos >> 64;
+    let phase = (u128::from(spread(group)) * nanos) >> 64;
     let at = time_of_day.as_nanos() + phase;
     let round = u64::try_from(at.checked_div(nanos)?).unwrap_or(u64::MAX);
     let len = interval / replicas.max(1);

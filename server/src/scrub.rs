@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use riverrun_replication::node::CONTROLLER_GROUP;
 use riverrun_replication::scrub::{MOST_BYTES_PER_SECOND, Piece, Replica, Scrub};
@@ -81,9 +81,8 @@ async fn look(broker: &Arc<Broker>, scrub: &mut Scrub, told: &mut Told) {
         let handle = handles.get(&group);
         handle.map_or((0, 0), |handle| handle.reader().extent(index))
     };
-    // Before 1970 nobody scrubs in turns.
-    let time_of_day = SystemTime::now().duration_since(UNIX_EPOCH);
-    for piece in scrub.due(time_of_day.unwrap_or_default(), &replicas, extent) {
+    let time_of_day = Duration::from_millis(u64::try_from(broker.now_ms()).unwrap_or(0));
+    for piece in scrub.due(time_of_day, &replicas, extent) {
         match read(broker, piece, told).await {
             Ok(next) => {
                 if scrub.read(&piece, next) {

@@ -45,7 +45,7 @@ pub(super) fn what_nobody_reads_is_looked_at() -> Result<()> {
         trio.configure(id, settings)?;
     }
     let started = trio.start_all();
-    trio.explained(started)?;
+    trio.explain(started)?;
     let result = looked_at(&mut trio);
     trio.explain(result)
 }
