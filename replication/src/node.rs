@@ -250,10 +250,11 @@ impl Node {
     }
 
     /// The same; `controller` sees group 0 before the settings of any other group are asked for, so
-    /// that what its log says of them can be answered.
+    /// that what its log says of them can be answered. Where it fails for bytes that are bad, group 0 is
+    /// damaged.
     ///
     /// # Errors
-    /// As [`Node::open`], and where `controller` fails.
+    /// As [`Node::open`], and where `controller` fails for anything else.
     pub fn open_after(
         disk: Arc<dyn Disk>,
         data: &Path,
@@ -312,9 +313,16 @@ impl Node {
         let mut results = Vec::new();
         if let Some(record) = groups.remove(&CONTROLLER_GROUP) {
             let settings = group_settings(&record.identity);
-            let result = node.open_group(&record, settings);
-            if let Ok(partition) = &result {
-                controller(&node, &partition.handle)?;
+            let mut result = node.open_group(&record, settings);
+            if let Ok(partition) = &result
+                && let Err(error) = controller(&node, &partition.handle)
+            {
+                if !error.is_of_bytes() {
+                    return Err(error);
+                }
+                // R17: it alone is not open, and the node's other groups are.
+                node.files.write().remove(&CONTROLLER_GROUP);
+                result = Err(error);
             }
             results.push((record.identity, result));
         }

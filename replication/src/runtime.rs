@@ -545,7 +545,9 @@ fn replay<H: Host>(node: &Node, handle: &PartitionHandle, host: &H) -> Result<()
         host.restored(found);
     }
     while index <= reader.last_index() {
-        let entries = reader.entries(index, reader.last_index() + 1, 1 << 20)?;
+        let entries = reader.entries(index, reader.last_index() + 1, 1 << 20);
+        // Orders of an older image may have been taken back since: none of them is left to be carried out.
+        let entries = entries.inspect_err(|_| host.restored(Found::default()))?;
         for entry in &entries {
             if entry.kind == EntryKind::Data && entry.next_offset() <= committed {
                 host.committed(CommittedBatch {

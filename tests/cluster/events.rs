@@ -12,7 +12,7 @@ const SUCCESS: i16 = 0;
 pub(crate) struct Kept {
     pub(crate) topic: String,
     /// By partition, as they must stand there.
-    logs: Vec<Vec<Stored>>,
+    pub(crate) logs: Vec<Vec<Stored>>,
 }
 
 impl Kept {

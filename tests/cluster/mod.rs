@@ -3,7 +3,7 @@
 mod clients;
 mod cut;
 mod damage;
-mod events;
+pub(crate) mod events;
 mod founding;
 mod frozen;
 mod fsync;
@@ -14,7 +14,7 @@ mod ours;
 mod scrub;
 mod strangers;
 mod topics;
-mod trio;
+pub(crate) mod trio;
 mod view;
 mod wires;
 

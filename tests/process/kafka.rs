@@ -203,6 +203,15 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(brokers: &str) -> Result<Reader> {
+        Reader::that_checks(brokers, "true")
+    }
+
+    /// One that takes what it is given, as librdkafka does unless it is told not to.
+    pub(crate) fn without_checksums(brokers: &str) -> Result<Reader> {
+        Reader::that_checks(brokers, "false")
+    }
+
+    fn that_checks(brokers: &str, checks: &str) -> Result<Reader> {
         let mut config = config(brokers);
         config
             .set("group.id", "no-group-is-ever-joined")
@@ -212,7 +221,7 @@ impl Reader {
             .set("auto.offset.reset", "error")
             .set("fetch.wait.max.ms", "20")
             .set("fetch.error.backoff.ms", "20")
-            .set("check.crcs", "true");
+            .set("check.crcs", checks);
         Ok(Reader {
             consumer: config.create()?,
         })

@@ -11,6 +11,7 @@
 //! | `RIVERRUN_TEST_BROKERS=host:port` | the client tests use that broker instead of starting one |
 //! | `RIVERRUN_TEST_NODE=program` | starts that program in the place of `riverrun`, with the same arguments (`kafka-node.sh` makes Apache Kafka of it: so these tests are themselves tested) |
 //! | `RIVERRUN_KILL_ROUNDS=n`, `RIVERRUN_KILL_SEED=n` | the kill loop, longer or again |
+//! | `RIVERRUN_FULL=1`, `RIVERRUN_DAMAGE_SEED=n`, `RIVERRUN_DAMAGE_ONLY=text` | the table of damage at rest: all of it, the same tenth again, some cells |
 //! | `RIVERRUN_CLUSTER_KILL_ROUNDS=n`, `RIVERRUN_CLUSTER_KILL_SEED=n` | the same for the one on three nodes |
 #![allow(
     clippy::unwrap_used,
@@ -38,6 +39,10 @@ mod trial;
 mod clients;
 #[path = "../cluster/mod.rs"]
 mod cluster;
+#[path = "../damage/mod.rs"]
+mod damage;
+#[path = "../damage_real/mod.rs"]
+mod damage_real;
 #[path = "../fsync/mod.rs"]
 mod fsync;
 #[path = "../kill_loop/mod.rs"]
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     // The longest first, so that it shares the cores with all the others.
     trials.extend(cluster::trials());
+    trials.extend(damage_real::trials());
     trials.extend(kill_loop::trials());
     trials.extend(real_input::trials());
     trials.extend(real_files::trials());

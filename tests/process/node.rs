@@ -259,6 +259,11 @@ impl Node {
         );
     }
 
+    /// Whether it has said where it listens and answers there.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.listening.get().is_some() && answers(&self.brokers()).is_ok()
+    }
+
     /// Waits until the process has ended by itself.
     pub(crate) fn wait_end(&mut self) -> Result<ExitStatus> {
         let child = self.child.as_mut().context("the broker is not running")?;

@@ -47,7 +47,7 @@ impl Nemesis {
         self.damaged.contains(&node)
     }
 
-    /// Files of a node may be damaged from now on.
+    /// Somebody else has changed the durable bytes of a node.
     pub fn is_damaged(&mut self, node: usize) {
         self.damaged.insert(node);
     }

@@ -73,8 +73,8 @@ impl Pace {
     }
 }
 
-/// An image that was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An image that was found; by default the one of a cluster of which nothing is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
     /// The controller as of then.
     pub controller: Controller,

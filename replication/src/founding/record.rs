@@ -246,7 +246,8 @@ impl Known {
             other => other?,
         };
         let bad = |what| {
-            let text = format!("{}: {what}", path.display());
+            // One checksum covers all of it, so no byte of it can be told from another.
+            let text = format!("{} is damaged at byte 0: {what}", path.display());
             io::Error::new(ErrorKind::InvalidData, text)
         };
         let len = usize::try_from(file.len()?).unwrap_or(usize::MAX);

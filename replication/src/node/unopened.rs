@@ -380,6 +380,11 @@ impl OpenError {
         }
     }
 
+    /// Whether it says that bytes at rest are bad, and nothing of the machine.
+    pub(super) fn is_of_bytes(&self) -> bool {
+        matches!(self, Self::Log(log) if !log.is_unavailable())
+    }
+
     fn source_of_disk(&self) -> Option<&std::io::Error> {
         match self {
             Self::Log(LogError::Io { source, .. })

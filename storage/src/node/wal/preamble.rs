@@ -14,6 +14,7 @@
 //! one another, across the end of the ring too. The newer start mark with a good checksum says where
 //! reading begins; it is durable before the space behind it is used again (W3).
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use bytes::{Buf, BufMut};
@@ -174,7 +175,12 @@ impl Preamble {
     pub(in crate::node) fn read(file: &dyn DiskFile, path: &Path) -> Result<Self, NodeError> {
         let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0)
-            .map_err(NodeError::io(path))?;
+            .map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => {
+                    NodeError::damaged(path, 0, "the file ends before its header does")
+                }
+                _ => NodeError::io(path)(error),
+            })?;
         let Some((version, mut rest)) = unframed(MAGIC, &header) else {
             return Err(NodeError::damaged(
                 path,
