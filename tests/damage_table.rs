@@ -38,8 +38,15 @@ fn hold(replicas: Replicas, see: impl Fn(&Cell, u32) -> (Outcome, String)) {
 
 #[test]
 fn what_is_damaged_on_the_only_replica_is_served_whole_or_refused() {
-    let base = alone::Base::build();
-    hold(Replicas::One, |cell, spot| base.see(cell, spot));
+    let (stopped, killed) = (alone::Base::build(false), alone::Base::build(true));
+    hold(Replicas::One, |cell, spot| {
+        let base = if cell.file.is_of_killed() {
+            &killed
+        } else {
+            &stopped
+        };
+        base.see(cell, spot)
+    });
 }
 
 #[test]

@@ -70,7 +70,12 @@ impl Kept {
 
     /// Reads everything, from the start to the end.
     pub(crate) fn check(&self, brokers: &str) -> Result<()> {
-        let read = Reader::new(brokers)?.read_all(&self.topic, self.logs.len())?;
+        self.check_by(&Reader::new(brokers)?)
+    }
+
+    /// The same with another reader.
+    pub(crate) fn check_by(&self, reader: &Reader) -> Result<()> {
+        let read = reader.read_all(&self.topic, self.logs.len())?;
         for (partition, (log, read)) in self.logs.iter().zip(&read).enumerate() {
             compare(
                 &format!("partition {partition} of {}", self.topic),

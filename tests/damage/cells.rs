@@ -63,10 +63,11 @@ use Which::{Directory, Newest, Sealed};
 
 /// Every kind of file that a data directory has. `node/lock` is empty and means nothing; a side file
 /// (`node/fenced-*`) is there only after a failed sync.
-pub(crate) const KINDS: [Kind; 31] = [
+pub(crate) const KINDS: [Kind; 32] = [
     kind("node/identity", Node, "identity", Newest),
     kind("node/cluster", Node, "cluster", Newest),
     kind("node/wal", Node, "wal", Newest),
+    kind("node/wal of a killed node", Node, "wal", Newest),
     kind("node/", Node, "", Directory),
     kind("group 0 .log", GroupZero, ".log", Newest),
     kind("group 0 .raft", GroupZero, ".raft", Newest),
@@ -183,6 +184,11 @@ pub(crate) enum Replicas {
 }
 
 impl Kind {
+    /// Whether the node is killed and not stopped: then its WAL holds what was on its way to the logs.
+    pub(crate) fn is_of_killed(&self) -> bool {
+        self.name.ends_with("killed node")
+    }
+
     /// Whether the images of the cluster's state are taken away first: then group 0's log is all that there is.
     pub(crate) fn is_without_image(&self) -> bool {
         self.name.ends_with("no image")

@@ -16,7 +16,7 @@ mod keep;
 mod strike;
 mod table;
 
-pub(crate) use cells::{Cell, Damage, KINDS, Kind, Replicas, cells};
+pub(crate) use cells::{Cell, Damage, Replicas, cells};
 pub(crate) use expect::{Outcome, World};
 pub(crate) use keep::{Image, Refused, lost_bytes};
 pub(crate) use strike::{Files, Struck, inflict};

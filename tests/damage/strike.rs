@@ -163,7 +163,11 @@ pub(crate) fn inflict(
             format!("an older copy of {} for {} bytes", old.len(), bytes.len())
         }
         Damage::Bit | Damage::ZeroedPage | Damage::CutShort => {
-            let (bad, what) = damaged(&bytes, cell.damage, spot)?;
+            let at = match cell.file.ends {
+                "wal" => place_in_wal(&bytes, spot),
+                _ => place_in(&bytes, spot),
+            };
+            let (bad, what) = damaged(&bytes, cell.damage, at?, spot)?;
             files.put(&path, &bad);
             what
         }
@@ -269,16 +273,42 @@ fn pick_any(dir: &Path, ends: &str, files: &[PathBuf]) -> Option<PathBuf> {
     found.cloned()
 }
 
-/// Bytes that went bad, and what happened to them. The first three places are the head, the middle and the
-/// end of what was written; further ones lie anywhere.
-pub(crate) fn damaged(bytes: &[u8], damage: Damage, spot: u32) -> Option<(Vec<u8>, String)> {
+/// A place in what was written of a file. The first three are its head, its middle and its end; further ones
+/// lie anywhere.
+fn place_in(bytes: &[u8], spot: u32) -> Option<usize> {
     let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
-    let at = match spot {
+    Some(match spot {
         0 => used.min(40) / 2,
         1 => used / 2,
         2 => used - 1 - used.min(24) / 2,
         more => usize::try_from(mix(more) % used as u64).ok()?,
+    })
+}
+
+/// The same of a WAL, most of which is what nobody reads any more: its header, what a start reads first, the
+/// newer start mark; further places lie among the first records that a start reads. What was written last is
+/// none of them: a bit in the very last flush round looks like a torn write.
+fn place_in_wal(bytes: &[u8], spot: u32) -> Option<usize> {
+    let number = |at: usize| {
+        let bytes = bytes.get(at..at + 8)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
     };
+    const MARKS: [usize; 2] = [4096, 8192];
+    const RING: usize = 12288;
+    let newer = MARKS.into_iter().max_by_key(|mark| number(mark + 16))?;
+    let ring = u64::try_from(bytes.len().checked_sub(RING)?).ok()?;
+    let begins = RING + usize::try_from(number(newer + 24)? % ring.max(1)).ok()?;
+    let at = match spot {
+        0 => 20,
+        1 => begins + 30,
+        2 => newer + 20,
+        more => begins + usize::try_from(mix(more) % 400).ok()?,
+    };
+    Some(at.min(bytes.len() - 1))
+}
+
+/// Bytes that went bad, and what happened to them.
+fn damaged(bytes: &[u8], damage: Damage, at: usize, spot: u32) -> Option<(Vec<u8>, String)> {
     let mut bad = bytes.to_vec();
     let what = match damage {
         Damage::Bit => {
@@ -295,7 +325,7 @@ pub(crate) fn damaged(bytes: &[u8], damage: Damage, spot: u32) -> Option<(Vec<u8
         Damage::CutShort => {
             let to = match spot {
                 0 => 0,
-                2 => used - 1,
+                2 => bytes.iter().rposition(|byte| *byte != 0)?,
                 _ => at,
             };
             bad.truncate(to);

@@ -1,6 +1,5 @@
 //! The only replica: one process on a damaged directory.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +13,8 @@ use crate::kafka::{create_topic, unique};
 use crate::node::Node;
 
 const PARTITIONS: usize = 2;
+/// How the error of a start begins that has changed nothing.
+pub(super) const UNOPENED: &str = "error: cannot use the data directory";
 /// What a start may take.
 const START: Duration = Duration::from_secs(60);
 
@@ -52,11 +53,17 @@ impl Alone {
         kept.add(&brokers, 10)?;
         older.push(Data(node.data()).image());
         kept.add(&brokers, 10)?;
+        node.kill()?;
+        let killed = node.data().with_extension("killed");
+        copy_over(&node.data(), &killed)?;
+        node.spawn()?;
+        node.wait_ready()?;
         node.stop()?;
         let place = tempfile::Builder::new()
             .prefix("damage-")
             .tempdir_in(node.data().parent().context("no directory")?)?;
         copy_over(&node.data(), &place.path().join("whole"))?;
+        std::fs::rename(killed, place.path().join("killed"))?;
         Ok(Self {
             node,
             kept,
@@ -67,7 +74,12 @@ impl Alone {
 
     /// What comes of a cell.
     pub(super) fn see(&mut self, cell: &Cell, spot: u32) -> Result<(Outcome, String)> {
-        copy_over(&self.whole(), &self.node.data())?;
+        let name = if cell.file.is_of_killed() {
+            "killed"
+        } else {
+            "whole"
+        };
+        copy_over(&self.place.path().join(name), &self.node.data())?;
         let mut data = Data(self.node.data());
         let Some(struck) = inflict(cell, spot, &mut data, &self.older) else {
             return Ok((Outcome::Nothing, String::new()));
@@ -89,7 +101,7 @@ impl Alone {
             return Ok((Outcome::Wrong, format!("{why}: it panicked:\n{log}")));
         }
         let refused = Refused {
-            node: outcome == Outcome::Node,
+            node: outcome == Outcome::Node && log.contains(UNOPENED),
             ..Refused::default()
         };
         let lost = lost_bytes(&before, &data.image(), &refused);
@@ -97,10 +109,6 @@ impl Alone {
             return Ok((Outcome::Wrong, format!("{}; {why}", lost.join(", "))));
         }
         Ok((outcome, why))
-    }
-
-    fn whole(&self) -> PathBuf {
-        self.place.path().join("whole")
     }
 
     fn look(&mut self, struck: &Struck, said: usize) -> Result<(Outcome, String)> {
@@ -120,13 +128,9 @@ impl Alone {
         if worst == Outcome::Whole {
             return Ok((worst, String::new()));
         }
-        let names = struck
-            .paths
-            .iter()
-            .any(|path| log.contains(&*self.node.data().join(path).to_string_lossy()));
         let of_node = struck.paths.iter().any(|path| path.starts_with("node"));
-        if !names {
-            bail!("{outcomes:?}, and its log does not name the file");
+        if !names(&self.node, struck, &log) {
+            bail!("{outcomes:?}, and its log names no file of it");
         }
         // The other partition serves all that it has.
         let whole = outcomes.iter().filter(|o| **o == Outcome::Whole).count();
@@ -152,6 +156,20 @@ pub(super) fn ready_or_ended(node: &mut Node) -> Result<Option<std::process::Exi
     bail!("it neither serves nor ends in {START:?}")
 }
 
+/// Whether a log names a file that was struck, or one beside it: of a sidecar that is bad it is the `.log` that
+/// does not fit any more.
+fn names(node: &Node, struck: &Struck, log: &str) -> bool {
+    struck.paths.iter().any(|path| {
+        let file = node.data().join(path);
+        let is_file = path.components().count() > 1 && !path.starts_with("node");
+        let named = match file.parent() {
+            Some(parent) if is_file => parent,
+            _ => &file,
+        };
+        log.contains(&*named.to_string_lossy())
+    })
+}
+
 /// A node that does not start says why, and which file it is.
 pub(super) fn refused(
     node: &Node,
@@ -159,12 +177,10 @@ pub(super) fn refused(
     status: std::process::ExitStatus,
     log: &str,
 ) -> Result<(Outcome, String)> {
-    let error = log.lines().find(|line| line.contains("error: "));
+    let error = log.lines().find(|line| line.starts_with("error: "));
     let error = error.with_context(|| format!("it ended with {status} without a word: {log}"))?;
-    let named = struck
-        .paths
-        .iter()
-        .any(|path| log.contains(&*node.data().join(path).to_string_lossy()));
+    // That a whole directory is an older copy is no single file's.
+    let named = names(node, struck, log) || error.contains("a restored disk");
     if !named || !log.contains("next: ") || status.code() != Some(1) {
         bail!("it ended with {status} and does not name the file, or what to do: {log}");
     }

@@ -8,12 +8,12 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::disk::{Data, copy_over};
-use super::one::{ready_or_ended, refused};
+use super::one::{UNOPENED, ready_or_ended, refused};
 use crate::cluster::events::Kept;
 use crate::cluster::trio::Trio;
 use crate::command::run;
 use crate::damage::{Cell, Image, Outcome, Refused, Struck, inflict, lost_bytes};
-use crate::kafka::{create_topic, unique};
+use crate::kafka::{Reader, create_topic, unique};
 
 const PARTITIONS: usize = 2;
 /// The node that is damaged.
@@ -36,8 +36,19 @@ impl Three {
         let place = tempfile::Builder::new()
             .prefix("damage-")
             .tempdir_in(data.parent().context("no directory")?)?;
-        for (id, data) in trio.ids().into_iter().zip(trio.data()) {
-            copy_over(&data, &place.path().join(id.to_string()))?;
+        for how in ["killed", "whole"] {
+            let place = place.path().join(how);
+            std::fs::create_dir(&place)?;
+            for (id, data) in trio.ids().into_iter().zip(trio.data()) {
+                copy_over(&data, &place.join(id.to_string()))?;
+            }
+            if how == "killed" {
+                trio.start_all()?;
+                trio.in_sync(&kept.topic, 3)?;
+                for id in trio.ids() {
+                    trio.node(id)?.stop()?;
+                }
+            }
         }
         Ok(Self {
             trio,
@@ -50,15 +61,16 @@ impl Three {
     /// What comes of a cell.
     pub(super) fn see(&mut self, cell: &Cell, spot: u32) -> Result<(Outcome, String)> {
         for (id, data) in self.trio.ids().into_iter().zip(self.trio.data()) {
-            copy_over(&self.whole(id), &data)?;
+            copy_over(&self.whole(id, cell.file.is_of_killed()), &data)?;
         }
         let mut data = Data(self.trio.node(VICTIM)?.data());
         let Some(struck) = inflict(cell, spot, &mut data, &self.older) else {
             return Ok((Outcome::Nothing, String::new()));
         };
+        let before = data.image();
         let said = self.trio.node(VICTIM)?.log().len();
         let acknowledged: Vec<usize> = self.kept.logs.iter().map(Vec::len).collect();
-        let seen = self.heal(&struck, said);
+        let seen = self.heal(&struck, &before, said);
         for id in self.trio.started() {
             self.trio.node(id)?.stop()?;
         }
@@ -77,15 +89,16 @@ impl Three {
         })
     }
 
-    fn whole(&self, id: i32) -> PathBuf {
-        self.place.path().join(id.to_string())
+    fn whole(&self, id: i32, killed: bool) -> PathBuf {
+        let how = if killed { "killed" } else { "whole" };
+        self.place.path().join(how).join(id.to_string())
     }
 
-    fn heal(&mut self, struck: &Struck, said: usize) -> Result<Outcome> {
+    fn heal(&mut self, struck: &Struck, before: &Image, said: usize) -> Result<Outcome> {
         for id in self.trio.ids() {
             self.trio.spawn(id)?;
         }
-        let outcome = self.start_victim(struck, said)?;
+        let outcome = self.start_victim(struck, before, said)?;
         self.trio.wait_ready()?;
         self.trio.in_sync(&self.kept.topic, 3)?;
         self.kept.add(&self.trio.brokers(), 10)?;
@@ -95,28 +108,22 @@ impl Three {
     }
 
     /// The damaged node starts; where it refuses to, its operator sets the directory aside.
-    fn start_victim(&mut self, struck: &Struck, said: usize) -> Result<Outcome> {
+    fn start_victim(&mut self, struck: &Struck, before: &Image, said: usize) -> Result<Outcome> {
         let node = self.trio.node(VICTIM)?;
-        let data = Data(node.data());
-        let before = data.image();
         let Some(status) = ready_or_ended(node)? else {
             return Ok(Outcome::Healed);
         };
         let log = node.log().get(said..).unwrap_or_default().to_owned();
-        let is_copy = log.contains("copy of an older one");
-        if !is_copy {
+        if !log.contains("copy of an older one") {
             refused(node, struck, status, &log)?;
-            let all = Refused {
-                node: true,
-                ..Refused::default()
-            };
-            let lost = lost_bytes(&before, &data.image(), &all);
-            ensure!(
-                lost.is_empty(),
-                "a start that was refused: {}",
-                lost.join(", ")
-            );
         }
+        let all = Refused {
+            node: log.contains(UNOPENED),
+            ..Refused::default()
+        };
+        let lost = lost_bytes(before, &Data(node.data()).image(), &all);
+        let what = "a start that was refused";
+        ensure!(lost.is_empty(), "{what}: {}", lost.join(", "));
         let mut command = Command::new(env!("CARGO_BIN_EXE_riverrun"));
         command
             .args(["node", "set-aside", "--yes"])
@@ -141,7 +148,8 @@ impl Three {
                 let leader = view.leader(partition).context("nobody leads")?;
                 ensure!(leader != other, "a dead node is named as the leader");
             }
-            self.kept.check(&self.trio.brokers())?;
+            let reader = Reader::without_checksums(&self.trio.brokers())?;
+            self.kept.check_by(&reader)?;
             self.trio.spawn(other)?;
             self.trio.wait_ready()?;
             self.trio.in_sync(&self.kept.topic, 3)?;
@@ -186,7 +194,7 @@ fn live(trio: &mut Trio) -> Result<(Kept, Vec<Image>)> {
     kept.add(&brokers, 10)?;
     trio.in_sync(&kept.topic, 3)?;
     for id in trio.ids() {
-        trio.node(id)?.stop()?;
+        trio.kill(id)?;
     }
     Ok((kept, older))
 }

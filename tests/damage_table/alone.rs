@@ -93,8 +93,8 @@ struct Started {
 }
 
 impl Base {
-    pub(crate) fn build() -> Self {
-        let Lived { world, older } = live(1, 0);
+    pub(crate) fn build(kills: bool) -> Self {
+        let Lived { world, older } = live(1, 0, kills);
         let before = MemDisk::new();
         before.restore(&world.hosts[0].disk.snapshot());
         let mut base = Self {
@@ -118,7 +118,7 @@ impl Base {
         disk.restore(&self.disk);
         let mut files = OnDisk(&disk);
         let Some(struck) = inflict(cell, spot, &mut files, &self.older) else {
-            return (Outcome::Nothing, crate::base::listing(&disk));
+            return (Outcome::Nothing, String::new());
         };
         files.settle();
         let before = files.image();
@@ -228,10 +228,19 @@ fn start(plan: &Plan, boots: u64, node: usize, disk: &MemDisk) -> Result<Started
     Ok(Started { runtime, report })
 }
 
-/// Why a directory is refused by a start, if it is.
-pub(crate) fn refusal(plan: &Plan, boots: u64, node: usize, disk: &MemDisk) -> Option<String> {
-    let started = start(plan, boots, node, disk);
-    started.err().map(|error| error.to_string())
+/// What a start makes of a directory: what it says of it, or why it refuses.
+pub(crate) fn tried(
+    plan: &Plan,
+    boots: u64,
+    node: usize,
+    disk: &MemDisk,
+) -> Result<Vec<String>, String> {
+    let started = start(plan, boots, node, disk).map_err(|error| error.to_string())?;
+    let unopened = started.report.unopened.iter();
+    let unopened = unopened.map(|of| format!("{}: {}", of.standing, of.why));
+    let damage = started.report.wal_damage.iter();
+    let damage = damage.map(|damage| format!("the WAL is damaged: {damage:?}"));
+    Ok(unopened.chain(damage).collect())
 }
 
 fn node_settings(plan: &Plan, boots: u64, node: usize) -> NodeSettings {
@@ -307,8 +316,10 @@ fn acknowledged(world: &World, started: &Started) -> Vec<Partition> {
 fn ask(started: &Started, partition: &Partition) -> (Outcome, Option<String>) {
     let Some(handle) = started.runtime.handle(partition.group) else {
         let unopened = started.runtime.node().unopened_of(partition.group);
-        let why = unopened.map(|of| of.why);
-        return match why {
+        let damage = started.report.wal_damage.as_ref();
+        // What the controller has ordered, and the WAL does not know any more, is noted as lost then (R12).
+        let lost = damage.map(|damage| format!("its records are gone: {damage:?}"));
+        return match unopened.map(|of| of.why).or(lost) {
             Some(why) => (Outcome::Partition, Some(why)),
             None => (Outcome::Wrong, Some("nobody knows of it".to_owned())),
         };

@@ -8,9 +8,9 @@ use riverrun_sim::host::Flusher;
 use riverrun_sim::plan::{ClientPlan, DiskPlan, GroupPlan, NetworkPlan};
 use riverrun_sim::world::{CONTROLLER, OPERATOR, World};
 use riverrun_sim::{Options, Plan};
-use riverrun_storage::disk::mem::{CrashModel, MemDisk};
+use riverrun_storage::disk::mem::CrashModel;
 
-use crate::damage::{Files, Image};
+use crate::damage::Image;
 use crate::files::OnDisk;
 
 /// Two partitions on all nodes, and no faults but those that a cell makes.
@@ -100,8 +100,8 @@ pub(crate) struct Lived {
     pub(crate) older: Vec<Image>,
 }
 
-/// Lets a cluster live, and stops the victim.
-pub(crate) fn live(nodes: usize, victim: usize) -> Lived {
+/// Lets a cluster live, and stops the victim, or kills it.
+pub(crate) fn live(nodes: usize, victim: usize, kills: bool) -> Lived {
     let mut world = World::new(plan(nodes));
     pass(&mut world, 2500 * MS);
     change_members(&mut world);
@@ -112,6 +112,7 @@ pub(crate) fn live(nodes: usize, victim: usize) -> Lived {
     let mut older = vec![OnDisk(&world.hosts[victim].disk).image()];
     pass(&mut world, 1000 * MS);
     drop_heads(&mut world);
+    change_members(&mut world);
     pass(&mut world, 300 * MS);
     // The WAL must not have what the files have.
     for _ in 0..2 {
@@ -119,12 +120,15 @@ pub(crate) fn live(nodes: usize, victim: usize) -> Lived {
         pass(&mut world, 900 * MS);
         write_image(&mut world);
     }
-    pass(&mut world, 150 * MS);
-    older.push(OnDisk(&world.hosts[victim].disk).image());
-    pass(&mut world, 100 * MS);
     change_members(&mut world);
-    pass(&mut world, 50 * MS);
-    stop(&mut world, victim);
+    pass(&mut world, 200 * MS);
+    older.push(OnDisk(&world.hosts[victim].disk).image());
+    pass(&mut world, 30 * MS);
+    if kills {
+        world.kill(victim);
+    } else {
+        stop(&mut world, victim);
+    }
     world.hosts[victim].disk.crash(1, &CrashModel::KEEP_ALL);
     Lived { world, older }
 }
@@ -132,7 +136,10 @@ pub(crate) fn live(nodes: usize, victim: usize) -> Lived {
 /// Somebody adds a learner that does not exist to each partition; the image takes it out again.
 fn change_members(world: &mut World) {
     let mut groups: Vec<u64> = world.groups.keys().copied().collect();
-    groups.push(CONTROLLER);
+    if world.hosts.len() == 1 {
+        // It stays in group 0, which takes nobody out whom its image does not know.
+        groups.push(CONTROLLER);
+    }
     for group in groups {
         let Some(leader) = world.leader_of(group) else {
             continue;
@@ -167,22 +174,15 @@ fn write_image(world: &mut World) {
     }
 }
 
-/// Half of each partition is dropped everywhere.
+/// A third of each partition is dropped everywhere.
 fn drop_heads(world: &mut World) {
     let groups: Vec<u64> = world.groups.keys().copied().collect();
     let nodes = 0..world.hosts.len();
     for (node, group) in nodes.flat_map(|node| groups.iter().map(move |group| (node, *group))) {
         let handle = world.process(node).unwrap().node.handle(group).unwrap();
         let (first, last) = (handle.reader().first_index(), handle.reader().last_index());
-        let keep_from = first + (last - first) / 2;
+        let keep_from = first + (last - first) / 3;
         let input = Input::DropHead { group, keep_from };
         world.inputs(node, vec![(group, input)]);
     }
-}
-
-/// The kinds of names that a node's disk has, for whoever looks why a cell strikes nothing.
-pub(crate) fn listing(disk: &MemDisk) -> String {
-    let files = OnDisk(disk).list();
-    let named = files.iter().map(|path| path.display().to_string());
-    named.collect::<Vec<_>>().join(" ")
 }

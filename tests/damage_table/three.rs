@@ -7,7 +7,7 @@ use riverrun_sim::world::World;
 use riverrun_storage::disk::mem::MemDisk;
 use riverrun_storage::node::Retirement;
 
-use crate::alone::{refusal, refused};
+use crate::alone::{refused, tried};
 use crate::base::{Lived, live, stop};
 use crate::damage::{Cell, Damage, KINDS, Kind, Outcome, Refused, Replicas, inflict, lost_bytes};
 use crate::files::OnDisk;
@@ -19,27 +19,27 @@ const OTHER: usize = 2;
 
 /// What comes of a cell.
 pub(crate) fn see(cell: &Cell, spot: u32) -> (Outcome, String) {
-    let Lived { mut world, older } = live(3, VICTIM);
+    let Lived { mut world, older } = live(3, VICTIM, cell.file.is_of_killed());
     let disk = world.hosts[VICTIM].disk.clone();
     let mut files = OnDisk(&disk);
     let Some(struck) = inflict(cell, spot, &mut files, &older) else {
-        return (Outcome::Nothing, crate::base::listing(&disk));
+        return (Outcome::Nothing, String::new());
     };
     files.settle();
     world.nemesis.is_damaged(VICTIM);
     let mut outcome = Outcome::Healed;
     let mut said = struck.what.clone();
-    if let Some(error) = tried(&world, &disk) {
-        let (seen, why) = refused(&struck, &error);
-        said = format!("{said}: {why}");
-        if seen == Outcome::Wrong {
-            return (seen, said);
+    match first_start(&world, &disk) {
+        Ok(more) => said = format!("{said}: {}", more.join("; ")),
+        Err((error, changed)) => {
+            let (seen, why) = refused(&struck, &error);
+            said = format!("{said}: {why}");
+            if seen == Outcome::Wrong || !changed.is_empty() {
+                return (Outcome::Wrong, format!("{}; {said}", changed.join(", ")));
+            }
+            set_aside(&mut world, &disk);
+            outcome = Outcome::SetAside;
         }
-        if let Some(lost) = changed_by_refusal(&world, &disk) {
-            return (Outcome::Wrong, format!("{lost}; {said}"));
-        }
-        set_aside(&mut world, &disk);
-        outcome = Outcome::SetAside;
     }
     let (summary, lost) = (world.summary, world.summary.disks_lost);
     match settle(&mut world) {
@@ -60,7 +60,7 @@ pub(crate) fn see(cell: &Cell, spot: u32) -> (Outcome, String) {
 
 /// Different batches of every log are bad on two of three.
 pub(crate) fn see_two_of_three() -> (Outcome, String) {
-    let Lived { mut world, .. } = live(3, VICTIM);
+    let Lived { mut world, .. } = live(3, VICTIM, false);
     stop(&mut world, OTHER);
     let mut said = Vec::new();
     for (node, spot) in [(VICTIM, 1), (OTHER, 2)] {
@@ -89,28 +89,20 @@ fn is_log(kind: &Kind) -> bool {
     ["sealed .log", "active .log"].contains(&kind.name)
 }
 
-/// A copy of the damaged disk is opened: why that is refused, if it is.
-fn tried(world: &World, disk: &MemDisk) -> Option<String> {
-    let copy = MemDisk::new();
-    copy.restore(&disk.snapshot());
-    let boots = world.hosts[VICTIM].boots;
-    refusal(&world.plan, boots, VICTIM, &copy)
-}
-
-/// What a refused start has changed, on a copy.
-fn changed_by_refusal(world: &World, disk: &MemDisk) -> Option<String> {
+/// A copy of the damaged disk is opened: what is said of it, or why that is refused and what was changed.
+fn first_start(world: &World, disk: &MemDisk) -> Result<Vec<String>, (String, Vec<String>)> {
     let copy = MemDisk::new();
     copy.restore(&disk.snapshot());
     let before = OnDisk(&copy).image();
     let boots = world.hosts[VICTIM].boots;
-    let _ = refusal(&world.plan, boots, VICTIM, &copy);
-    OnDisk(&copy).settle();
-    let all = Refused {
-        node: true,
-        ..Refused::default()
-    };
-    let lost = lost_bytes(&before, &OnDisk(&copy).image(), &all);
-    (!lost.is_empty()).then(|| lost.join(", "))
+    tried(&world.plan, boots, VICTIM, &copy).map_err(|error| {
+        OnDisk(&copy).settle();
+        let all = Refused {
+            node: true,
+            ..Refused::default()
+        };
+        (error, lost_bytes(&before, &OnDisk(&copy).image(), &all))
+    })
 }
 
 /// The operator sets the directory aside; the node's next start finds an empty one.
