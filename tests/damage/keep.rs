@@ -46,7 +46,8 @@ pub(crate) fn lost_bytes(before: &Image, after: &Image, refused: &Refused) -> Ve
             continue;
         }
         let is_closed = refused.directories.iter().any(|dir| path.starts_with(dir));
-        if !must_stay(path) && !(is_closed && says_what_it_holds(path)) {
+        let is_kept = must_stay(path) || is_closed && says_what_it_holds(path);
+        if !is_kept {
             continue;
         }
         let stayed = after.get(path).is_some_and(|now| now.starts_with(bytes));

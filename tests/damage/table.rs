@@ -6,10 +6,14 @@ use std::fmt;
 use super::cells::{Cell, Damage, KINDS};
 use super::expect::{Outcome, World, allowed, known_open, not_promised};
 
+/// What came of a cell, one place after the other, and why.
+type Outcomes = Vec<(Outcome, String)>;
+
 /// The outcomes of cells, and what is wrong with them.
 pub(crate) struct Table {
     world: World,
-    cells: BTreeMap<(usize, usize), (Cell, Vec<(Outcome, String)>)>,
+    /// By row and column.
+    cells: BTreeMap<(usize, usize), (Cell, Outcomes)>,
 }
 
 impl Table {
@@ -66,6 +70,9 @@ impl fmt::Display for Table {
                 None => String::new(),
             });
             let columns: Vec<String> = columns.collect();
+            if columns.iter().all(String::is_empty) {
+                continue;
+            }
             writeln!(f, "| {} | {} |", kind.name, columns.join(" | "))?;
         }
         Ok(())

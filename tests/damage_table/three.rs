@@ -9,7 +9,8 @@ use riverrun_storage::node::Retirement;
 
 use crate::alone::{refused, tried};
 use crate::base::{Lived, live, stop};
-use crate::damage::{Cell, Damage, KINDS, Kind, Outcome, Refused, Replicas, inflict, lost_bytes};
+use crate::damage::cells::{KINDS, Kind};
+use crate::damage::{Cell, Damage, Outcome, Refused, Replicas, inflict, lost_bytes};
 use crate::files::OnDisk;
 
 /// The node that is damaged.

@@ -37,6 +37,8 @@ pub(crate) struct Node {
     form: Form,
     /// Everything it wrote to its standard output and error, of all its lives.
     log: Arc<Mutex<String>>,
+    /// Who reads that, of this life.
+    readers: Vec<thread::JoinHandle<()>>,
     /// Whether this life has said where it listens.
     listening: Arc<OnceLock<()>>,
     /// What every life is started by, if it is not started as it is.
@@ -100,6 +102,7 @@ impl Node {
             port: free_port()?,
             form,
             log: Arc::default(),
+            readers: Vec::new(),
             listening: Arc::default(),
             command,
             environment,
@@ -186,8 +189,8 @@ impl Node {
         self.listening = Arc::default();
         let stdout = child.stdout.take().unwrap();
         let stderr = child.stderr.take().unwrap();
-        self.gather(stdout, Some(Arc::clone(&self.listening)));
-        self.gather(stderr, None);
+        let listening = Some(Arc::clone(&self.listening));
+        self.readers = vec![self.gather(stdout, listening), self.gather(stderr, None)];
         self.child = Some(child);
         Ok(())
     }
@@ -216,7 +219,11 @@ impl Node {
         }
     }
 
-    fn gather(&self, stream: impl Read + Send + 'static, listening: Option<Arc<OnceLock<()>>>) {
+    fn gather(
+        &self,
+        stream: impl Read + Send + 'static,
+        listening: Option<Arc<OnceLock<()>>>,
+    ) -> thread::JoinHandle<()> {
         let log = Arc::clone(&self.log);
         thread::spawn(move || {
             for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
@@ -230,7 +237,15 @@ impl Node {
                     listening.get_or_init(|| ());
                 }
             }
-        });
+        })
+    }
+
+    /// The process has ended: all that it wrote is in the log when this returns.
+    fn is_over(&mut self) {
+        self.child = None;
+        for reader in self.readers.drain(..) {
+            drop(reader.join());
+        }
     }
 
     /// Waits until the process has said where it listens and answers there; how long that took.
@@ -270,7 +285,7 @@ impl Node {
         let begun = Instant::now();
         while begun.elapsed() < STOP_LIMIT {
             if let Some(status) = child.try_wait()? {
-                self.child = None;
+                self.is_over();
                 return Ok(status);
             }
             thread::sleep(Duration::from_millis(2));
@@ -283,7 +298,7 @@ impl Node {
         let child = self.child.as_mut().context("the broker is not running")?;
         let status = child.try_wait()?;
         if status.is_some() {
-            self.child = None;
+            self.is_over();
         }
         Ok(status)
     }
