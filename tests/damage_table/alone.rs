@@ -206,8 +206,9 @@ pub(crate) fn refused(struck: &Struck, error: &str) -> (Outcome, String) {
         let path = data_dir().join(path);
         error.contains(&*path.to_string_lossy())
     });
-    let is_missing = error.contains(" is missing");
-    if named && (is_missing || error.contains(" byte ")) {
+    // Of what is not there, or of a later format, there is no byte to be named.
+    let says_where = [" byte ", " is missing", " has format version "];
+    if named && says_where.iter().any(|words| error.contains(words)) {
         (Outcome::Node, error.to_owned())
     } else {
         let why = format!("the file and its byte are not named: {error}");
