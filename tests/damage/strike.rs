@@ -225,9 +225,13 @@ fn strike_directory(
 fn with_older(kind: &Kind, path: PathBuf, files: &dyn Files, older: &Image) -> Option<PathBuf> {
     let dir = path.parent()?;
     let mut alike: Vec<PathBuf> = files.list();
+    let sealed = sealed_bases(dir, &alike);
     alike.retain(|other| {
         let name = other.file_name().unwrap_or_default().to_string_lossy();
-        other.parent() == Some(dir) && name.ends_with(kind.ends)
+        let is_sealed = sealed.iter().any(|base| begins_with(other, base));
+        other.parent() == Some(dir)
+            && name.ends_with(kind.ends)
+            && (kind.which != Which::Sealed || is_sealed)
     });
     let changed = |path: &PathBuf| older.get(path).is_some_and(|old| *old != files.read(path));
     if changed(&path) {

@@ -43,17 +43,15 @@ fn is_full() -> bool {
 
 /// The cells to be tried, each with a place.
 fn chosen(replicas: Replicas) -> Vec<(Cell, u32)> {
-    let mut all = Vec::new();
-    for cell in cells(replicas) {
-        all.extend((0..cell.damage.spots()).map(|spot| (cell, spot)));
-    }
+    let places = |cell: Cell| (0..cell.damage.spots()).map(move |spot| (cell, spot));
     if let Ok(only) = std::env::var("RIVERRUN_DAMAGE_ONLY") {
-        all.retain(|(cell, _)| cell.to_string().contains(&only));
-        return all;
+        let named = cells(replicas).filter(|cell| cell.to_string().contains(&only));
+        return named.flat_map(places).collect();
     }
     if is_full() {
         // A start of three nodes takes its time: one place of each cell.
         let one = |damage: Damage| u32::from(damage.spots() > 1 && damage != Damage::Swapped);
+        let mut all: Vec<(Cell, u32)> = cells(replicas).flat_map(places).collect();
         all.retain(|(cell, spot)| replicas == Replicas::One || *spot == one(cell.damage));
         return all;
     }
@@ -64,15 +62,18 @@ fn chosen(replicas: Replicas) -> Vec<(Cell, u32)> {
         "damage, {replicas}: RIVERRUN_DAMAGE_SEED={seed}"
     ));
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    all.shuffle(&mut random);
-    all.truncate(all.len().div_ceil(10));
-    for (cell, spot) in &mut all {
+    let mut some: Vec<Cell> = cells(replicas).collect();
+    some.shuffle(&mut random);
+    some.truncate(some.len().div_ceil(10));
+    let with_place = some.into_iter().map(|cell| {
         // Anywhere in the file, for what is not struck as a whole.
-        if cell.damage.spots() == 3 {
-            *spot = random.random_range(0..1000);
-        }
-    }
-    all
+        let spots = match cell.damage.spots() {
+            3 => 1000,
+            few => few,
+        };
+        (cell, random.random_range(0..spots))
+    });
+    with_place.collect()
 }
 
 /// One half of the table.

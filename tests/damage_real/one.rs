@@ -52,7 +52,7 @@ impl Alone {
         node.wait_ready()?;
         kept.add(&brokers, 10)?;
         older.push(Data(node.data()).image());
-        kept.add(&brokers, 10)?;
+        kept.add(&brokers, 2)?;
         node.kill()?;
         let killed = node.data().with_extension("killed");
         copy_over(&node.data(), &killed)?;

@@ -191,7 +191,7 @@ fn live(trio: &mut Trio) -> Result<(Kept, Vec<Image>)> {
     }
     kept.add(&brokers, 10)?;
     older.push(Data(trio.node(VICTIM)?.data()).image());
-    kept.add(&brokers, 10)?;
+    kept.add(&brokers, 2)?;
     trio.in_sync(&kept.topic, 3)?;
     for id in trio.ids() {
         trio.kill(id)?;
