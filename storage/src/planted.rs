@@ -73,6 +73,10 @@ pub enum Bug {
     AsideNotSynced,
     /// R12: nothing is kept of a damage of the node WAL that was met.
     DamageForgotten,
+    /// R12: a start goes on as if nothing lacked in the node WAL.
+    WalDamageDropped,
+    /// R6: a log with a bad batch is not opened, though its index and term are known.
+    MarredLosesVote,
     /// X1: bytes that were read from the disk are not looked at.
     UnverifiedColdRead,
     /// F4: the numbers of a change are taken when it has been written, and not before it is sent.
@@ -83,7 +87,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them, for a hunt.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::AckBeforePersist,
         Self::FollowerAckBeforePersist,
         Self::SkipI4Barrier,
@@ -115,6 +119,8 @@ impl Bug {
         Self::DeleteBeforeFilled,
         Self::AsideNotSynced,
         Self::DamageForgotten,
+        Self::WalDamageDropped,
+        Self::MarredLosesVote,
         Self::UnverifiedColdRead,
         Self::NumbersAfterAwait,
         Self::SequenceBeforeRefusal,
@@ -155,6 +161,8 @@ impl Bug {
             Self::DeleteBeforeFilled => "delete_before_filled",
             Self::AsideNotSynced => "aside_not_synced",
             Self::DamageForgotten => "damage_forgotten",
+            Self::WalDamageDropped => "wal_damage_dropped",
+            Self::MarredLosesVote => "marred_loses_vote",
             Self::UnverifiedColdRead => "unverified_cold_read",
             Self::NumbersAfterAwait => "numbers_after_await",
             Self::SequenceBeforeRefusal => "sequence_before_refusal",

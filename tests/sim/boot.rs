@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use riverrun_replication::controller::{ClosedTopics, Controller, PartitionImage};
+use riverrun_replication::founding::Known;
 use riverrun_replication::leaders::LeaderTable;
-use riverrun_replication::node::{GroupOrder, Node, NodeSettings, OpenError, Unopened};
+use riverrun_replication::node::{
+    GroupOrder, Node, NodeSettings, OpenError, Unopened, directory_name,
+};
+use riverrun_replication::partition::Partition;
 use riverrun_replication::proposer::{Outcomes, Proposer};
 use riverrun_replication::reconciler::{Me, Order, Standing, order};
 use riverrun_replication::shard::{Input, Shard};
 use riverrun_replication::{GroupConfig, GroupSettings, PartitionHandle};
 use riverrun_storage::disk::mem::CrashModel;
 use riverrun_storage::format::aside::Reason;
-use riverrun_storage::node::{NodeConfig, NodeError};
+use riverrun_storage::node::NodeConfig;
 use riverrun_storage::planted::{self, Bug};
 use riverrun_storage::{EntryKind, LogConfig, LogIdentity};
 use uuid::Uuid;
@@ -90,6 +94,9 @@ impl World {
         }
         host.life += 1;
         host.disk.clear_faults();
+        if let Some(refusal) = &host.refusal {
+            refusal.arm(&host.disk);
+        }
         host.fuse = Fuse::default();
         if arm {
             host.fuse.arm(&host.disk, calls.cast_signed());
@@ -97,7 +104,12 @@ impl World {
         let (life, disk) = (host.life, host.disk.shared());
         self.summary.restarts += 1;
         let plan = self.plan.clone();
+        let has_data = self.has_data(node);
         let opened = catch_unwind(AssertUnwindSafe(|| {
+            // What would end the start is looked for before the start is counted (R15).
+            let known = Known::read(&*disk, &data_dir());
+            let what = "read how the node came to its cluster";
+            known.map_err(|source| OpenError::Io { what, source })?;
             Node::open(disk, &data_dir(), settings, |identity| {
                 settings_of(&plan, identity.topic_id)
             })
@@ -115,6 +127,10 @@ impl World {
                 return self.check(Err(Violation::new("recovery_never_panics", detail)));
             }
         };
+        if opened.founded && has_data {
+            let detail = format!("node {node} is founded over what an earlier life has left");
+            self.check(Err(Violation::new("nothing_is_founded_over_data", detail)));
+        }
         let directory = opened_node.directory_id();
         tracing::info!(
             now_us = self.clock.now_us(),
@@ -161,29 +177,24 @@ impl World {
             proposer: Proposer::new(start_token(self.plan.seed, node, life)),
             outcomes: Outcomes::default(),
             change: None,
+            reopens: false,
+            registered: false,
         };
         for unopened in &opened.unopened {
             self.mark_short(unopened.identity.group, node);
             self.judge_unopened(node, unopened);
         }
+        let waits = |of: &Unopened| of.standing == Standing::Unavailable;
+        let waits = opened.unopened.iter().any(waits);
         let mut inputs = Vec::new();
         for partition in opened.partitions {
-            let group = partition.id();
-            let mut sighted = Vec::new();
-            if let Some(handle) = process.node.handle(group) {
-                if self.nemesis.may_be_damaged(node) {
-                    sighted = self.mend_at_start(node, &process, &handle);
-                }
-                if !self.found(node, &mut process, &handle) {
-                    continue;
-                }
-            }
-            self.promises_are_kept(node, &partition);
-            inputs.push(process.place(group, Input::Add(Box::new(partition))));
-            inputs.extend(sighted.into_iter().map(|input| process.place(group, input)));
+            inputs.extend(self.bring_in(node, &mut process, partition));
         }
         if let Some(host) = self.hosts.get_mut(node) {
             host.process = Some(Box::new(process));
+        }
+        if waits {
+            self.reopen_later(node);
         }
         let first_tick = self.rng.between(0, self.plan.tick_us);
         self.clock.after(first_tick, Event::Tick { node, life });
@@ -193,11 +204,35 @@ impl World {
         self.reconcile(node);
     }
 
+    /// A replica whose log was opened comes into service, if it is sound; the inputs tell its shard.
+    pub fn bring_in(
+        &mut self,
+        node: usize,
+        process: &mut Process,
+        partition: Partition,
+    ) -> Vec<(usize, Input)> {
+        let group = partition.id();
+        let mut sighted = Vec::new();
+        if let Some(handle) = process.node.handle(group) {
+            if self.nemesis.may_be_damaged(node) {
+                sighted = self.mend_at_start(node, process, &handle);
+            }
+            if !self.found(node, process, &handle) {
+                return Vec::new();
+            }
+        }
+        self.promises_are_kept(node, &partition);
+        let mut inputs = vec![process.place(group, Input::Add(Box::new(partition)))];
+        inputs.extend(sighted.into_iter().map(|input| process.place(group, input)));
+        inputs
+    }
+
     /// What recovery found in a replica's files is held against what was ever written. False where
     /// they are damaged.
     fn found(&mut self, node: usize, process: &mut Process, handle: &PartitionHandle) -> bool {
         let group = handle.group();
-        let view = match View::read(handle.reader()) {
+        let view = self.unrefused(node, |_| View::read(handle.reader()));
+        let view = match view {
             Ok(view) => view,
             Err(_) if self.nemesis.may_be_damaged(node) => {
                 // A flipped bit in an old batch is met when it is read.
@@ -229,7 +264,7 @@ impl World {
         }
         process.views.insert(group, view);
         if group == CONTROLLER {
-            self.replay(node, process, handle);
+            self.unrefused(node, |world| world.replay(node, process, handle));
         }
         true
     }
@@ -255,97 +290,6 @@ impl World {
         }
     }
 
-    /// A replica may stay unopened only where something was done to the disk; and one that is merely
-    /// unavailable only while the disk refuses calls.
-    fn judge_unopened(&mut self, node: usize, unopened: &Unopened) {
-        let allowed = match unopened.standing {
-            Standing::Unavailable => self.nemesis.may_refuse(node),
-            Standing::Damaged | Standing::Lost => self.nemesis.may_be_damaged(node),
-        };
-        if unopened.standing == Standing::Unavailable && allowed {
-            let life = self.hosts.get(node).map_or(0, |host| host.life);
-            self.clock.after(1000 * MS, Event::Reopen { node, life });
-        }
-        if !allowed {
-            let detail = format!("node {node} does not open an undamaged partition: {unopened:?}");
-            self.check(Err(Violation::new(
-                "recovery_accepts_what_a_crash_leaves",
-                detail,
-            )));
-        }
-    }
-
-    /// What was unavailable is tried again.
-    pub fn reopen(&mut self, node: usize, life: u64) {
-        let plan = self.plan.clone();
-        let Some(process) = self.process(node) else {
-            return;
-        };
-        if !matches!(process.flusher, Flusher::Idle) {
-            self.clock.after(10 * MS, Event::Reopen { node, life });
-            return;
-        }
-        let opened = process
-            .node
-            .retry_unavailable(|identity| settings_of(&plan, identity.topic_id));
-        if self.is_blown(node) {
-            return self.crash_inside(node);
-        }
-        let mut inputs = Vec::new();
-        for partition in opened {
-            let Some(mut process) = self
-                .hosts
-                .get_mut(node)
-                .and_then(|host| host.process.take())
-            else {
-                return;
-            };
-            let handle = process.node.handle(partition.id());
-            let sound = handle.is_none_or(|handle| self.found(node, &mut process, &handle));
-            if sound {
-                self.promises_are_kept(node, &partition);
-                inputs.push(process.place(partition.id(), Input::Add(Box::new(partition))));
-            }
-            if let Some(host) = self.hosts.get_mut(node) {
-                host.process = Some(process);
-            }
-        }
-        self.turn(node, inputs);
-        let waits = self.process(node).is_some_and(|process| {
-            let unopened = process.node.unopened();
-            unopened
-                .iter()
-                .any(|of| of.standing == Standing::Unavailable)
-        });
-        if waits {
-            self.clock.after(1000 * MS, Event::Reopen { node, life });
-        }
-        self.reconcile(node);
-    }
-
-    fn cannot_open(&mut self, node: usize, error: &OpenError) {
-        if let OpenError::Store(NodeError::Damaged { .. }) = error
-            && self.nemesis.may_be_damaged(node)
-        {
-            self.lose_disk(node);
-            self.start_later(node);
-            return;
-        }
-        let refused_by_disk = matches!(
-            error,
-            OpenError::Store(NodeError::Io { .. } | NodeError::WalFailed(_)) | OpenError::Io { .. }
-        );
-        if refused_by_disk && self.nemesis.may_refuse(node) {
-            self.start_later(node);
-            return;
-        }
-        let detail = format!("node {node} cannot start: {error}");
-        self.check(Err(Violation::new(
-            "recovery_accepts_what_a_crash_leaves",
-            detail,
-        )));
-    }
-
     /// The node starts again after a while.
     pub fn start_later(&mut self, node: usize) {
         let delay = if self.calm {
@@ -361,7 +305,7 @@ impl World {
         }
     }
 
-    fn end_process(&mut self, node: usize) {
+    pub fn end_process(&mut self, node: usize) {
         self.trace.note(&[node as u64, 0xdead]);
         tracing::info!(now_us = self.clock.now_us(), node, "down");
         if let Some(host) = self.hosts.get_mut(node) {
@@ -424,10 +368,7 @@ impl World {
         };
         host.disk.wipe();
         host.boots += 1;
-        host.directories += 1;
-        host.cluster = None;
-        host.backup = None;
-        host.durable_lengths = [BTreeMap::new(), BTreeMap::new()];
+        host.begins_anew();
     }
 
     /// The order to create a replica of a topic's partition.
@@ -462,10 +403,29 @@ impl World {
             return false;
         }
         process.lanes.remove(&group);
+        let from = process.node.store().wal_live().end;
+        let name = directory_name(&order.identity);
+        let before = self.in_the_way(node, &name);
+        let Some(process) = self.process_mut(node) else {
+            return true;
+        };
         match process.node.create_group(&order) {
             Ok(partition) => {
                 process.failed.remove(&group);
                 process.views.insert(group, View::default());
+                let to = process.node.store().wal_live().end;
+                if let Some(host) = self.hosts.get_mut(node) {
+                    host.created.insert(group, from..to);
+                }
+                if !self.is_blown(node) {
+                    self.nothing_vanished(node, &name, before);
+                    if !planted::is(Bug::R3) {
+                        self.promises_are_kept(node, &partition);
+                    }
+                }
+                let Some(process) = self.process(node) else {
+                    return true;
+                };
                 let input = process.place(group, Input::Add(Box::new(partition)));
                 self.turn(node, vec![input]);
                 if self.is_blown(node) {
@@ -478,18 +438,6 @@ impl World {
             Err(error) => self.order_failed(node, &error),
         }
         true
-    }
-
-    /// What the node was to do did not succeed.
-    pub fn order_failed(&mut self, node: usize, error: &OpenError) {
-        if self.is_blown(node) {
-            self.crash_inside(node);
-        } else if self.nemesis.may_refuse(node) {
-            self.kill(node);
-        } else {
-            let detail = format!("node {node}: {error}");
-            self.check(Err(Violation::new("orders_are_carried_out", detail)));
-        }
     }
 
     /// Takes a replica out of service for good. False where it has to wait.
@@ -558,6 +506,7 @@ impl World {
                 ));
             }
         }
+        self.account_for_damage(node);
         self.learn_groups(node);
         let mut waits = !self.close_topics(node);
         for (topic, number, partition, decided) in wanted {

@@ -37,7 +37,11 @@ pub fn named_by(bug: Bug) -> &'static [&'static str] {
         Bug::L3 => &["committed_agrees", "same_index_and_term_same_bytes"],
         Bug::L6 => &["leaders_known"],
         Bug::L8 => &["nothing_outlives_its_topic"],
-        Bug::FoundOverData => &["acknowledged_is_never_lost", "promises_outlive_a_crash"],
+        Bug::FoundOverData => &[
+            "acknowledged_is_never_lost",
+            "nothing_is_founded_over_data",
+            "promises_outlive_a_crash",
+        ],
         Bug::ReplaceWithoutMajority | Bug::LearnerCountsAsWhole | Bug::OrderOnOldWord => &[
             "acknowledged_is_never_lost",
             "successors_stand_on_a_majority",
@@ -49,7 +53,14 @@ pub fn named_by(bug: Bug) -> &'static [&'static str] {
             "acknowledged_is_never_lost",
             "recovery_accepts_what_a_crash_leaves",
         ],
-        Bug::CreateOverALog | Bug::DamageForgotten => &[
+        Bug::CreateOverALog => &[
+            "acknowledged_is_never_lost",
+            "nothing_is_deleted_unproven",
+            "one_vote_per_replica_and_term",
+            "promises_outlive_a_crash",
+        ],
+        Bug::MarredLosesVote => &["acknowledged_is_never_lost", "marred_keeps_its_vote"],
+        Bug::DamageForgotten | Bug::WalDamageDropped => &[
             "acknowledged_is_never_lost",
             "one_vote_per_replica_and_term",
             "promises_outlive_a_crash",
@@ -60,7 +71,7 @@ pub fn named_by(bug: Bug) -> &'static [&'static str] {
             "offsets_dense",
             "one_value_at_one_offset",
         ],
-        Bug::AsideNotSynced => &["recovery_accepts_what_a_crash_leaves"],
+        Bug::AsideNotSynced => &["what_is_aside_stays_aside"],
         Bug::NumbersAfterAwait => &["what_is_changed_was_asked_for"],
         Bug::R1 => &["acknowledged_is_never_lost"],
         Bug::R2b => &["acknowledged_is_never_lost", "what_is_counted_is_held"],

@@ -87,6 +87,12 @@ impl Process {
         }
     }
 
+    /// Whether its own files say that the node has come to a cluster, or may have lost that.
+    fn is_of_a_cluster(&self) -> bool {
+        let store = self.node.store();
+        store.identity().cluster_id.is_some() || store.damage().is_some()
+    }
+
     /// The cluster that the node belongs to.
     #[must_use]
     pub fn cluster(&self) -> Option<Uuid> {
@@ -106,6 +112,17 @@ impl World {
         }
         match known {
             Ok(Some(known)) => self.knows(node, known),
+            // The record is gone from beside what it speaks of.
+            Ok(None) if process.node.handle(CONTROLLER).is_some() => {
+                let cluster = process.node.store().identity().cluster_id;
+                let cluster_id = cluster.map(|id| id.as_bytes().to_vec());
+                let known = Known {
+                    cluster_id: cluster_id.unwrap_or_default(),
+                    ..Known::default()
+                };
+                self.knows(node, known);
+            }
+            Ok(None) if process.is_of_a_cluster() => self.set_node_aside(node),
             Ok(None) => {
                 let me = process.candidate(node);
                 let coming = Coming::new(&self.plan, me, node);
@@ -117,7 +134,7 @@ impl World {
             }
             Err(source) => {
                 let what = "reading how the node came to its cluster";
-                self.order_failed(node, &OpenError::Io { what, source });
+                self.start_failed(node, &OpenError::Io { what, source });
             }
         }
     }
@@ -332,7 +349,7 @@ impl World {
             Ok(()) => self.knows(node, known),
             Err(source) => {
                 let what = "writing how the node came to its cluster";
-                self.order_failed(node, &OpenError::Io { what, source });
+                self.start_failed(node, &OpenError::Io { what, source });
             }
         }
     }
@@ -360,6 +377,13 @@ impl World {
             let detail = format!("node {node} came to a cluster that does not name it");
             return self.check(Err(Violation::new("one_cluster", detail)));
         };
+        if process.node.store().damage().is_some() {
+            // Its creation may be what the node WAL has lost (R12).
+            let why = "the node WAL was damaged".to_owned();
+            process.node.note_lost(&order.identity, why);
+            self.set_node_aside(node);
+            return;
+        }
         let bound = process.node.store().set_cluster_id(cluster);
         match bound {
             _ if self.is_blown(node) => self.crash_inside(node),

@@ -24,6 +24,7 @@ use crate::changes::UnderWay;
 use crate::coming::Coming;
 use crate::invariants::{Checked, offsets_dense};
 use crate::mark::Mark;
+use crate::refusal::Refusal;
 use crate::words::Words;
 use crate::world::Event;
 
@@ -214,6 +215,10 @@ pub struct Process {
     pub outcomes: Outcomes,
     /// The change that it is at.
     pub change: Option<UnderWay>,
+    /// What could not be opened or carried out will be tried again.
+    pub reopens: bool,
+    /// Its image shows this start.
+    pub registered: bool,
 }
 
 impl Process {
@@ -327,11 +332,19 @@ pub struct Host {
     pub clock_permille: u64,
     /// The machine stops in the middle of a call.
     pub fuse: Fuse,
+    /// What its disk refuses for now.
+    pub refusal: Option<Refusal>,
     /// A copy of its disk to be rolled back to, and the life in which it was made. Until others have
     /// seen a later life nothing tells a copy from the original (R3).
     pub backup: Option<(u64, MemSnapshot)>,
     /// Durable lengths of its files before the last flush round but one, and before the last.
     pub durable_lengths: [BTreeMap<PathBuf, u64>; 2],
+    /// The positions that its node WAL had reached then.
+    pub wal_tails: [u64; 2],
+    /// Where its node WAL has the creation of each replica.
+    pub created: BTreeMap<u64, std::ops::Range<u64>>,
+    /// Copies of its own files, as they were once.
+    pub older: BTreeMap<PathBuf, Vec<u8>>,
     /// Counts its data directories: a new one after its disk was lost.
     pub directories: u128,
     /// The cluster that its disk says it belongs to.
@@ -349,6 +362,17 @@ impl Default for Host {
 }
 
 impl Host {
+    /// What is started on its disk next has never been started before.
+    pub fn begins_anew(&mut self) {
+        self.directories += 1;
+        self.cluster = None;
+        self.backup = None;
+        self.durable_lengths = [BTreeMap::new(), BTreeMap::new()];
+        self.wal_tails = [0; 2];
+        self.created.clear();
+        self.older.clear();
+    }
+
     /// A node that was never started, with an empty disk.
     #[must_use]
     pub fn new() -> Self {
@@ -364,8 +388,12 @@ impl Host {
             hung_until_us: 0,
             clock_permille: 1000,
             fuse: Fuse::default(),
+            refusal: None,
             backup: None,
             durable_lengths: [BTreeMap::new(), BTreeMap::new()],
+            wal_tails: [0; 2],
+            created: BTreeMap::new(),
+            older: BTreeMap::new(),
             directories: 1,
             cluster: None,
             started_us: 0,

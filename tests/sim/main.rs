@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use riverrun_sim::bugs::named_by;
 use riverrun_sim::seeds::known;
-use riverrun_sim::{Options, Summary, run, silence_panics};
+use riverrun_sim::{Options, Plan, Summary, run, silence_panics};
 use riverrun_storage::planted::Bug;
 
 /// Simulates Riverrun clusters, one for each seed.
@@ -44,6 +44,9 @@ struct Arguments {
     /// Replays the planted bugs of seeds.txt, and hunts those that their seed finds no longer.
     #[arg(long)]
     known: bool,
+    /// Only seeds that tell this story, or in which this class of faults strikes (MarredBatch, HurtNode).
+    #[arg(long)]
+    with: Option<String>,
     /// Runs the fixed load by which speed is measured.
     #[arg(long)]
     bench: bool,
@@ -120,6 +123,17 @@ fn now() -> Instant {
     Instant::now()
 }
 
+/// Whether a seed has what is asked for.
+fn is_wanted(seed: u64, arguments: &Arguments, options: &Options) -> bool {
+    let Some(with) = &arguments.with else {
+        return true;
+    };
+    let plan = Plan::of(seed, options);
+    let stories = plan.stories.iter().map(|story| format!("{story:?}"));
+    let faults = plan.faults.iter().map(|(fault, _)| format!("{fault:?}"));
+    stories.chain(faults).any(|name| name == *with)
+}
+
 /// Many seeds without a planted bug.
 fn sweep(arguments: &Arguments, options: &Options) -> ExitCode {
     let begun = now();
@@ -129,6 +143,9 @@ fn sweep(arguments: &Arguments, options: &Options) -> ExitCode {
     for seed in arguments.from..arguments.from.saturating_add(arguments.seeds) {
         if limit.is_some_and(|limit| begun.elapsed() > limit) {
             break;
+        }
+        if !is_wanted(seed, arguments, options) {
+            continue;
         }
         let outcome = run(seed, options, None);
         if arguments.twice {
@@ -196,6 +213,9 @@ fn hunt(bug: Bug, arguments: &Arguments, options: &Options) -> bool {
     for seed in arguments.from..arguments.from.saturating_add(arguments.seeds) {
         if limit.is_some_and(|limit| begun.elapsed() > limit) {
             break;
+        }
+        if !is_wanted(seed, arguments, options) {
+            continue;
         }
         tried += 1;
         let Some(violation) = run(seed, options, Some(bug)).violation else {

@@ -17,9 +17,11 @@ use crate::world::{CONTROLLER, Event, World};
 /// What the nemesis remembers.
 #[derive(Debug)]
 pub struct Nemesis {
-    rng: Rng,
+    pub(crate) rng: Rng,
     /// Nodes whose durable bytes were changed: their files may be refused.
     damaged: BTreeSet<usize>,
+    /// Those of them of which more than the records of batches is bad.
+    more_than_marred: BTreeSet<usize>,
     /// Nodes whose disk has refused calls.
     refusing: BTreeSet<usize>,
     /// Nodes that somebody will start again at a time.
@@ -35,6 +37,7 @@ impl Nemesis {
         Self {
             rng,
             damaged: BTreeSet::new(),
+            more_than_marred: BTreeSet::new(),
             refusing: BTreeSet::new(),
             restarts: BTreeMap::new(),
             full_until_us: BTreeMap::new(),
@@ -56,6 +59,28 @@ impl Nemesis {
     #[must_use]
     pub fn may_refuse(&self, node: usize) -> bool {
         self.refusing.contains(&node)
+    }
+
+    /// What was durable on a node may not be what it was.
+    pub fn is_damaged(&mut self, node: usize) {
+        self.damaged.insert(node);
+        self.more_than_marred.insert(node);
+    }
+
+    /// Records of batches are bad on a node; where each of them belongs is known there (R6).
+    pub fn is_marred(&mut self, node: usize) {
+        self.damaged.insert(node);
+    }
+
+    /// Whether no more than that is bad.
+    #[must_use]
+    pub fn only_marred(&self, node: usize) -> bool {
+        self.damaged.contains(&node) && !self.more_than_marred.contains(&node)
+    }
+
+    /// A node's disk refuses calls.
+    pub fn refuses(&mut self, node: usize) {
+        self.refusing.insert(node);
     }
 
     /// Somebody restarts the node by then.
@@ -127,9 +152,11 @@ impl World {
                 }
             }
             Fault::FullDisk => self.fill_disk(node),
+            Fault::Refuse => self.refuse(),
+            Fault::HurtNode => self.hurt_node_files(),
             Fault::WriteError => self.disk_error(self.plan.victim, Operation::Write, false),
             Fault::SyncError => {
-                self.nemesis.damaged.insert(self.plan.victim);
+                self.nemesis.is_damaged(self.plan.victim);
                 self.disk_error(self.plan.victim, Operation::Sync, false);
             }
             Fault::WalSyncError => self.disk_error(node, Operation::Sync, true),
@@ -195,7 +222,7 @@ impl World {
             Fault::WipeDisk => self.lose_disk(victim),
             Fault::RollBack => {
                 self.memory_lost(victim);
-                self.nemesis.damaged.insert(victim);
+                self.nemesis.is_damaged(victim);
                 if let Some(host) = self.hosts.get_mut(victim)
                     && let Some((_, backup)) = host.backup.take()
                 {
@@ -205,22 +232,19 @@ impl World {
                 }
             }
             Fault::DeleteDirectory => {
-                self.memory_lost(victim);
-                self.nemesis.damaged.insert(victim);
                 if let Some(host) = self.hosts.get(victim)
                     && let Ok(entries) = host.disk.read_dir(&data_dir())
                 {
-                    let dirs: Vec<PathBuf> = entries
+                    let dirs: Vec<String> = entries
                         .iter()
                         .filter(|entry| {
                             entry.is_dir && entry.name != riverrun_storage::node::NODE_DIR
                         })
-                        .map(|entry| data_dir().join(&entry.name))
+                        .map(|entry| entry.name.clone())
                         .collect();
                     let at = self.nemesis.rng.index(dirs.len());
-                    if let Some(dir) = dirs.get(at) {
-                        let _ = host.disk.remove_dir_all(dir);
-                        let _ = host.disk.sync_dir(&data_dir());
+                    if let Some(name) = dirs.get(at).cloned() {
+                        self.lose_directory(victim, &name);
                     }
                 }
             }
@@ -231,7 +255,7 @@ impl World {
     /// Flips bits in what was durable before the victim's last flush round but one.
     fn flip_bits(&mut self, victim: usize) {
         self.memory_lost(victim);
-        self.nemesis.damaged.insert(victim);
+        self.nemesis.is_damaged(victim);
         let Some(host) = self.hosts.get(victim) else {
             return;
         };
@@ -311,6 +335,7 @@ impl World {
     /// What passes by itself, or is put right by whoever watches over the cluster.
     pub fn mend(&mut self) {
         let now = self.clock.now_us();
+        self.end_refusals();
         let full: Vec<usize> = self
             .nemesis
             .full_until_us

@@ -84,6 +84,10 @@ pub enum Fault {
     DropHead,
     /// Leadership is handed over.
     Transfer,
+    /// Something befalls a stopped victim's own files, in `node/`.
+    HurtNode,
+    /// Disks refuse to open, create or read files for a while, on any number of nodes.
+    Refuse,
 }
 
 impl Fault {
@@ -98,6 +102,7 @@ impl Fault {
                 | Self::DeleteDirectory
                 | Self::SyncError
                 | Self::WriteError
+                | Self::HurtNode
         )
     }
 
@@ -303,10 +308,24 @@ impl Plan {
             // Where anything durable may be lost, few groups may acknowledge from memory.
             plan.faults.retain(|(fault, _)| !fault.hurts_the_victim());
         }
+        let mut refusals = Rng::stream(seed, "refusals");
+        if refusals.chance(250) && !plan.faults.is_empty() && !options.bench {
+            plan.faults.push((Fault::Refuse, refusals.between(2, 8)));
+        }
+        let mut own_files = Rng::stream(seed, "own files");
+        let loses = plan
+            .faults
+            .iter()
+            .any(|(fault, _)| fault.hurts_the_victim());
+        if loses && own_files.chance(300) {
+            plan.faults.push((Fault::HurtNode, own_files.between(2, 8)));
+        }
         plan.spare_the_victim();
         if !plan.faults.is_empty() && !options.bench {
-            plan.stories = Story::draw(&mut stories, &plan.groups);
+            plan.stories = Story::draw(&mut stories, &plan);
             plan.story_every_us = stories.between(1500, 6000) * MS;
+            let losses = Story::draw_losses(&mut Rng::stream(seed, "losses"), &plan);
+            plan.stories.extend(losses);
         }
         let mut topics = Rng::stream(seed, "topics");
         if topics.chance(400) && !options.bench {

@@ -42,18 +42,6 @@ mod tests {
     use super::*;
     use crate::bugs::named_by;
 
-    /// What no seed has found so far: the simulator does not yet raise the faults that these need.
-    const WITHOUT_A_SEED: [Bug; 8] = [
-        Bug::FoundOverData,
-        Bug::ReplaceWithoutMajority,
-        Bug::LearnerCountsAsWhole,
-        Bug::OrderOnOldWord,
-        Bug::ErrorIsLost,
-        Bug::CreateOverALog,
-        Bug::AsideNotSynced,
-        Bug::DamageForgotten,
-    ];
-
     #[test]
     fn every_line_is_understood() {
         let lines = include_str!("seeds.txt").lines().filter(|line| {
@@ -70,7 +58,7 @@ mod tests {
             let found = known().into_iter().any(|seed| {
                 seed.bug == Some(bug) && named_by(bug).contains(&seed.invariant.as_str())
             });
-            assert_ne!(found, WITHOUT_A_SEED.contains(&bug), "{}", bug.name());
+            assert!(found, "{}", bug.name());
         }
     }
 }

@@ -11,6 +11,7 @@ use riverrun_replication::shard::Input;
 use riverrun_replication::{Role, Ticket};
 
 use crate::clock::{MS, SECOND};
+use crate::losses::Held;
 use crate::plan::{GroupPlan, Plan};
 use crate::rng::Rng;
 use crate::world::{Event, OPERATOR, World};
@@ -33,10 +34,22 @@ pub enum Story {
     /// A single voter with a disk that hangs is asked for a change the moment that it leads, and
     /// loses power (L3).
     AloneAndSlow,
+    /// A replica lags when another one is lost: the others are no majority without that one (R9).
+    LostWhileOneLags,
+    /// A replica moves, and its successor is not filled, when another one is lost (R9).
+    LostWhileOneMoves,
+    /// The order for a replica that was lost comes when another one was replaced meanwhile (R9).
+    OrderIsOvertaken,
+    /// The WAL loses the creation of a replica that has voted and has nothing in its log (R12).
+    CreationIsLost,
+    /// A replica is lost with its record in the WAL, and its node dies when it hears of the successor (R12).
+    AwayWhenReplaced,
+    /// A bit flips in the records of one batch (R6).
+    MarredBatch,
 }
 
 impl Story {
-    /// All of them.
+    /// Those that need no loss.
     pub const ALL: [Self; 5] = [
         Self::ChangeAndPowerLoss,
         Self::ChangeIsCut,
@@ -45,9 +58,34 @@ impl Story {
         Self::AloneAndSlow,
     ];
 
+    /// Those of a replica that is lost.
+    pub const OF_LOSSES: [Self; 6] = [
+        Self::LostWhileOneLags,
+        Self::LostWhileOneMoves,
+        Self::OrderIsOvertaken,
+        Self::CreationIsLost,
+        Self::AwayWhenReplaced,
+        Self::MarredBatch,
+    ];
+
+    /// Whether it changes what the node's own files say.
+    #[must_use]
+    pub fn hurts_node_files(self) -> bool {
+        matches!(self, Self::CreationIsLost | Self::AwayWhenReplaced)
+    }
+
     /// Whether it can be told of a group.
-    fn fits(self, group: &GroupPlan) -> bool {
+    fn fits(self, plan: &Plan, group: &GroupPlan) -> bool {
+        let loses_one = group.voters.len() == 3
+            && !group.caching
+            && group.voters.contains(&plan.victim)
+            && plan.endangers(plan.victim);
         match self {
+            Self::LostWhileOneLags
+            | Self::CreationIsLost
+            | Self::AwayWhenReplaced
+            | Self::MarredBatch => loses_one,
+            Self::LostWhileOneMoves | Self::OrderIsOvertaken => loses_one && plan.nodes > 3,
             Self::ChangeAndPowerLoss => true,
             Self::ChangeIsCut | Self::PowerLossAfterElection => group.voters.len() >= 3,
             Self::ForgetfulFollower => group.voters.len() == 3 && group.caching,
@@ -57,11 +95,23 @@ impl Story {
 
     /// Draws which stories a seed tells, of those that one of its groups fits.
     #[must_use]
-    pub fn draw(rng: &mut Rng, groups: &[GroupPlan]) -> Vec<Self> {
+    pub fn draw(rng: &mut Rng, plan: &Plan) -> Vec<Self> {
         let tells = rng.chance(600);
+        let fits = |story: Self| plan.groups.iter().any(|group| story.fits(plan, group));
         Self::ALL
             .into_iter()
-            .filter(|story| rng.coin() && tells && groups.iter().any(|group| story.fits(group)))
+            .filter(|story| rng.coin() && tells && fits(*story))
+            .collect()
+    }
+
+    /// The same of those of losses.
+    #[must_use]
+    pub fn draw_losses(rng: &mut Rng, plan: &Plan) -> Vec<Self> {
+        let tells = rng.chance(250);
+        let fits = |story: Self| plan.groups.iter().any(|group| story.fits(plan, group));
+        Self::OF_LOSSES
+            .into_iter()
+            .filter(|story| rng.coin() && tells && fits(*story))
             .collect()
     }
 }
@@ -77,6 +127,9 @@ pub enum Step {
     AskForChange,
     KillAndStart,
     LosePowerAndStart,
+    LoseReplica,
+    LoseCreation,
+    MoveTo,
 }
 
 /// What a story waits for.
@@ -108,7 +161,10 @@ struct Wait {
 /// The stories of a run.
 #[derive(Debug)]
 pub struct Stories {
-    rng: Rng,
+    pub(crate) rng: Rng,
+    pub(crate) held: Option<Held>,
+    /// A node that is killed when it hears that its replica of a group has a successor.
+    pub(crate) kills_when_replaced: Option<(usize, u64)>,
     waits: Vec<Wait>,
     asked: u64,
 }
@@ -124,6 +180,8 @@ impl Stories {
     pub fn new(plan: &Plan) -> Self {
         Self {
             rng: Rng::stream(plan.seed, "story"),
+            held: None,
+            kills_when_replaced: None,
             waits: Vec::new(),
             asked: 0,
         }
@@ -167,6 +225,9 @@ impl World {
                 self.lose_power(node);
                 self.start_soon(node);
             }
+            Step::LoseReplica => self.lose_replica(node, group),
+            Step::LoseCreation => self.lose_creation(node, group),
+            Step::MoveTo => self.move_to(node, group),
         }
     }
 
@@ -194,12 +255,12 @@ impl World {
         }
     }
 
-    fn step_after(&mut self, after_us: u64, step: Step, node: usize, group: u64) {
+    pub(crate) fn step_after(&mut self, after_us: u64, step: Step, node: usize, group: u64) {
         self.clock
             .after(after_us, Event::Story { step, node, group });
     }
 
-    fn start_soon(&mut self, node: usize) {
+    pub(crate) fn start_soon(&mut self, node: usize) {
         let after_us = self.stories.rng.between(5, 100) * MS;
         self.clock.after(after_us, Event::Start { node });
     }
@@ -238,7 +299,7 @@ impl World {
             .iter()
             .filter(|(_, place)| {
                 let group = self.plan.groups.get(**place);
-                group.is_some_and(|group| story.fits(group))
+                group.is_some_and(|group| story.fits(&self.plan, group))
             })
             .filter_map(|(group, _)| Some((*group, self.leader_of(*group)?)))
             .collect();
@@ -252,15 +313,30 @@ impl World {
             Story::PowerLossAfterElection => self.power_loss_after_election(group, leader),
             Story::ForgetfulFollower => self.forgetful_follower(group, leader),
             Story::AloneAndSlow => self.alone_and_slow(group, leader),
+            Story::LostWhileOneLags => self.lost_while_one_lags(group, leader),
+            Story::LostWhileOneMoves => self.lost_while_one_moves(group, leader),
+            Story::OrderIsOvertaken => self.order_is_overtaken(group, leader),
+            // It waits for a vote in a group that is new.
+            Story::CreationIsLost => {}
+            Story::AwayWhenReplaced => self.away_when_replaced(group, leader),
+            Story::MarredBatch => self.mar_a_batch(group),
         }
     }
 
-    fn until(&self, after_us: u64) -> u64 {
+    pub(crate) fn hang(&mut self, node: usize, hang_us: u64) {
+        self.summary.disks_hung += 1;
+        let until_us = self.until(hang_us);
+        if let Some(host) = self.hosts.get_mut(node) {
+            host.hung_until_us = until_us;
+        }
+    }
+
+    pub(crate) fn until(&self, after_us: u64) -> u64 {
         self.clock.now_us() + after_us
     }
 
     /// Nodes with a replica of a group other than the leader's, in a drawn order.
-    fn others(&mut self, group: u64, leader: usize) -> Vec<usize> {
+    pub(crate) fn others(&mut self, group: u64, leader: usize) -> Vec<usize> {
         let mut others: Vec<usize> = (0..self.plan.nodes)
             .filter(|node| {
                 *node != leader
@@ -384,11 +460,8 @@ impl World {
     fn alone_and_slow(&mut self, group: u64, leader: usize) {
         let hang_us = self.stories.rng.between(300, 2000) * MS;
         self.tell(Step::KillAndStart, leader, group);
-        self.summary.disks_hung += 1;
+        self.hang(leader, hang_us);
         let until_us = self.until(hang_us);
-        if let Some(host) = self.hosts.get_mut(leader) {
-            host.hung_until_us = until_us;
-        }
         self.stories.wait(Wait {
             deed: Deed::Leads,
             node: Some(leader),

@@ -28,6 +28,7 @@ pub struct Summary {
     pub disks_hung: u64,
     pub disk_errors: u64,
     pub disks_full: u64,
+    pub disks_refused: u64,
     pub bits_flipped: u64,
     /// Bits that were flipped under a running node.
     pub bits_rotted: u64,
@@ -39,6 +40,8 @@ pub struct Summary {
     /// Entries that were bad at rest and were put right.
     pub entries_mended: u64,
     pub disks_lost: u64,
+    pub node_files_hurt: u64,
+    pub nodes_set_aside: u64,
     pub replicas_replaced: u64,
     pub heads_dropped: u64,
     pub fenced: u64,
@@ -59,7 +62,7 @@ impl Summary {
         }
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 38] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 41] {
         [
             ("runs", &mut self.runs),
             ("simulated us", &mut self.simulated_us),
@@ -86,6 +89,7 @@ impl Summary {
             ("disks hung", &mut self.disks_hung),
             ("disk errors", &mut self.disk_errors),
             ("disks full", &mut self.disks_full),
+            ("disks refused", &mut self.disks_refused),
             ("bits flipped", &mut self.bits_flipped),
             ("bits rotted", &mut self.bits_rotted),
             ("bytes scrubbed", &mut self.bytes_scrubbed),
@@ -93,6 +97,8 @@ impl Summary {
             ("entries found bad", &mut self.entries_found_bad),
             ("entries put right", &mut self.entries_mended),
             ("disks lost", &mut self.disks_lost),
+            ("node files hurt", &mut self.node_files_hurt),
+            ("nodes set aside", &mut self.nodes_set_aside),
             ("replicas replaced", &mut self.replicas_replaced),
             ("log heads dropped", &mut self.heads_dropped),
             ("groups fenced", &mut self.fenced),
@@ -108,7 +114,7 @@ impl Summary {
         ]
     }
 
-    fn fields(&self) -> [(&'static str, u64); 38] {
+    fn fields(&self) -> [(&'static str, u64); 41] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }

@@ -61,7 +61,8 @@ impl World {
 
     /// A replica was recovered.
     pub fn promises_are_kept(&mut self, node: usize, partition: &Partition) {
-        if self.nemesis.may_be_damaged(node) {
+        // Who may have forgotten something knows that.
+        if self.nemesis.may_be_damaged(node) && partition.is_recovering() {
             return;
         }
         let log = partition.group().log();

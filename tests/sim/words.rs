@@ -3,10 +3,11 @@
 //! knows: who holds which committed entry, and which topics were removed.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use riverrun_record::BatchView;
 use riverrun_replication::asides::{Aside, may_go};
-use riverrun_replication::controller::{Command, OnWord, Outcome, decode_batch};
+use riverrun_replication::controller::{Command, Image, OnWord, Outcome, decode_batch};
 use riverrun_replication::replacement::{Wanted, others_whole};
 use riverrun_replication::shard::Input;
 use riverrun_replication::{ProduceError, Ticket, Word};
@@ -17,7 +18,7 @@ use uuid::Uuid;
 
 use crate::boot::node_id;
 use crate::clock::{MS, SECOND};
-use crate::host::{Flusher, Process};
+use crate::host::{Flusher, Process, data_dir};
 use crate::invariants::Violation;
 use crate::network::Fate;
 use crate::operator::Question;
@@ -215,12 +216,13 @@ impl World {
         if let Ok(command) = planned {
             let ordered = &mut self.operator.ordered;
             ordered.entry((word.group, old)).or_insert(committed);
-            self.propose(node, command);
+            let late_us = self.order_is_held(word.group);
+            self.propose(node, command, late_us);
         }
     }
 
     /// A node has a command written by whoever leads group 0, as far as it knows. It may be lost on its way.
-    fn propose(&mut self, node: usize, command: Command) {
+    fn propose(&mut self, node: usize, command: Command, late_us: u64) {
         let leader = self
             .answer_of(node, CONTROLLER)
             .and_then(|(_, leader)| leader);
@@ -229,7 +231,8 @@ impl World {
         };
         if let Fate::Arrives { delay_us, .. } = self.network.send(node, to, self.clock.now_us()) {
             let command = Box::new(command);
-            self.clock.after(delay_us, Event::Proposed { to, command });
+            self.clock
+                .after(late_us + delay_us, Event::Proposed { to, command });
         }
     }
 
@@ -237,17 +240,17 @@ impl World {
     /// leader was asked lies on a majority of all voters without it. What lies aside does not count. What
     /// was committed since may rest on an acknowledgement that the replica sent before it was lost; no order
     /// changes anything about that.
-    pub fn look_at_replaced(&mut self, outcomes: &[Outcome], batch: &[u8]) {
+    pub fn look_at_replaced(&mut self, image: &Image, outcomes: &[Outcome], batch: &[u8]) {
         let replaced = outcomes
             .iter()
             .enumerate()
             .filter_map(|(at, outcome)| match outcome {
-                Outcome::Replaced { group, old, .. } if *group != CONTROLLER => {
-                    Some((at, *group, *old))
+                Outcome::Replaced { group, old, new } if *group != CONTROLLER => {
+                    Some((at, *group, *old, *new))
                 }
                 _ => None,
             });
-        let replaced: Vec<(usize, u64, u64)> = replaced.collect();
+        let replaced: Vec<(usize, u64, u64, u64)> = replaced.collect();
         if replaced.is_empty() {
             return;
         }
@@ -260,14 +263,14 @@ impl World {
             return;
         }
         self.operator.judged_to = at_offset + 1;
-        for (at, group, old) in replaced {
+        for (at, group, old, new) in replaced {
             let Some(Command::ReplaceReplica(replace)) = commands.get(at) else {
                 continue;
             };
             // A sound replica that moves stays until its successor is there.
-            let Some(word) = &replace.on_word else {
+            if replace.on_word.is_none() {
                 continue;
-            };
+            }
             // What was acknowledged from memory may be gone within the promise.
             if self
                 .short
@@ -281,11 +284,16 @@ impl World {
             let asked = self.operator.ordered.get(&(group, old)).copied();
             let last = last.min(asked.unwrap_or(u64::MAX));
             let holds = |replica: &&u64| self.holds(group, **replica, last);
-            let holders = word.others.iter().filter(holds).count();
-            if holders * 2 <= word.others.len() + 1 {
+            // Whoever the order names: these are left.
+            let left = image.partition_of_group(group).map(|partition| {
+                let ids = partition.replicas.iter().map(|at| at.replica);
+                ids.filter(|id| *id != new).collect::<Vec<u64>>()
+            });
+            let left = left.unwrap_or_default();
+            let holders = left.iter().filter(holds).count();
+            if holders * 2 <= left.len() + 1 {
                 let detail = format!(
-                    "group {group}: replica {old} is replaced while {holders} of {:?} hold entry {last}",
-                    word.others
+                    "group {group}: replica {old} is replaced while {holders} of {left:?} hold entry {last}"
                 );
                 let name = "successors_stand_on_a_majority";
                 self.check(Err(Violation::new(name, detail)));
@@ -306,17 +314,29 @@ impl World {
 
     /// A replica was set aside: its files are there, under another name.
     pub fn check_aside(&mut self, node: usize, identity: &LogIdentity) {
-        let Some(process) = self.process(node) else {
-            return;
-        };
-        let Ok(asides) = process.node.asides() else {
+        let asides = self.unrefused(node, |world| {
+            let process = world.process(node);
+            process.and_then(|process| process.node.asides().ok())
+        });
+        let Some(asides) = asides else {
             return;
         };
         let is_of = |aside: &Aside| {
             let note = aside.note.as_ref();
             note.is_some_and(|note| note.identity.replica == identity.replica)
         };
-        if !asides.iter().any(is_of) {
+        let aside = asides.iter().find(|aside| is_of(aside));
+        if let Some(aside) = aside {
+            let dir = data_dir().join(&aside.name);
+            let durable = self.hosts.get(node).map(|host| host.disk.durable_files());
+            let is_there = |(path, _): &(PathBuf, u64)| path.starts_with(&dir);
+            if !durable.unwrap_or_default().iter().any(is_there) {
+                let detail = format!("node {node}: the power takes its name from {}", aside.name);
+                let name = "what_is_aside_stays_aside";
+                self.check(Err(Violation::new(name, detail)));
+            }
+        }
+        if aside.is_none() {
             let detail = format!("node {node}: nothing is left of {identity:?}");
             let name = "nothing_is_deleted_unproven";
             self.check(Err(Violation::new(name, detail)));
@@ -405,7 +425,7 @@ impl World {
             .collect();
         let planned = process.controller.plan_topics_gone(node_id(node), &gone);
         if let Ok(command) = planned {
-            self.propose(node, command);
+            self.propose(node, command, 0);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use riverrun_record::{Limits, validate};
-use riverrun_replication::controller::Command;
+use riverrun_replication::controller::{Command, Outcome};
 use riverrun_replication::message::{Body, PeerMessage, RaftKind};
 use riverrun_replication::shard::{Effect, Input};
 use riverrun_replication::{Produce, ProduceError, Role, Ticket, Word};
@@ -29,7 +29,7 @@ use crate::plan::{Fault, Plan};
 use crate::reader::Readers;
 use crate::rng::Rng;
 use crate::scrub::Rot;
-use crate::story::{Deed, Step, Stories};
+use crate::story::{Deed, Step, Stories, Story};
 use crate::summary::Summary;
 use crate::topics::Topics;
 use crate::trace::Trace;
@@ -534,7 +534,7 @@ impl World {
         let mut inputs: Vec<(usize, Input)> = (0..process.shards.len())
             .map(|shard| (shard, Input::Tick))
             .collect();
-        if self.plan.has(Fault::FullDisk) {
+        if self.plan.has(Fault::FullDisk) || self.plan.has(Fault::Refuse) {
             for input in process.node.retry() {
                 if let Input::Written { group, .. }
                 | Input::Full { group }
@@ -663,7 +663,7 @@ impl World {
         self.effects = effects;
         if !blown {
             for group in std::mem::take(&mut turn.advanced) {
-                self.look_at(node, &mut process, group);
+                self.unrefused(node, |world| world.look_at(node, &mut process, group));
             }
         }
         let reconcile = std::mem::take(&mut process.must_reconcile);
@@ -755,7 +755,7 @@ impl World {
             Effect::Op { group, op } => process.node.want_op(group, op),
             Effect::Send(message) => {
                 self.note_promise(process, &message);
-                self.watch(message, turn);
+                self.watch(node, process, message, turn);
             }
             Effect::Produced { ticket, outcome } if ticket.connection == CHANGE => {
                 self.change_is_answered(node, ticket, &outcome);
@@ -825,7 +825,12 @@ impl World {
                     .controllers
                     .applied(node, &process.controller);
                 self.check(checked);
-                self.look_at_replaced(&outcomes, batch);
+                self.look_at_replaced(process.controller.image(), &outcomes, batch);
+                for outcome in &outcomes {
+                    if let Outcome::Replaced { group, .. } = outcome {
+                        self.heard_of_successor(node, *group);
+                    }
+                }
                 self.look_at_topics(&process.controller);
                 self.look_at_changes(node, process, batch, outcomes);
             }
@@ -860,7 +865,7 @@ impl World {
     }
 
     /// A message leaves: votes are noted.
-    fn watch(&mut self, message: PeerMessage, turn: &mut Turn) {
+    fn watch(&mut self, node: usize, process: &Process, message: PeerMessage, turn: &mut Turn) {
         if let Body::Raft(raft) = &message.body {
             let vote = match raft.kind {
                 RaftKind::RequestVote => Some(message.from),
@@ -871,6 +876,9 @@ impl World {
                 let votes = &mut self.invariants.votes;
                 let checked = votes.cast(message.group, message.from, raft.term, candidate);
                 self.check(checked);
+                let view = process.views.get(&message.group);
+                let is_empty = view.is_some_and(|view| view.last() == 0);
+                self.voted(node, message.group, is_empty);
             }
         }
         if let Some(to) = self.routes.get(&(message.group, message.to)) {
@@ -1170,13 +1178,21 @@ impl World {
             Err(error) => return self.store_failed(node, &error),
         };
         if node == self.plan.victim
-            && self.plan.has(Fault::FlipBits)
+            && (self.plan.has(Fault::FlipBits) || self.plan.stories.contains(&Story::MarredBatch))
             && let Some(host) = self.hosts.get_mut(node)
         {
             let lengths = host.disk.durable_files().into_iter().collect();
             host.durable_lengths.swap(0, 1);
             let [_, newest] = &mut host.durable_lengths;
             *newest = lengths;
+        }
+        if node == self.plan.victim
+            && self.plan.has(Fault::HurtNode)
+            && let Some(host) = self.hosts.get_mut(node)
+            && let Some(process) = &host.process
+        {
+            host.wal_tails.swap(0, 1);
+            host.wal_tails[1] = process.node.store().wal_live().end;
         }
         if self.is_blown(node) {
             self.crash_inside(node);
@@ -1327,7 +1343,7 @@ impl World {
         };
         let groups: Vec<u64> = process.views.keys().copied().collect();
         for group in groups {
-            self.look_at(node, &mut process, group);
+            self.unrefused(node, |world| world.look_at(node, &mut process, group));
         }
         if let Some(host) = self.hosts.get_mut(node) {
             host.process = Some(process);

@@ -454,7 +454,7 @@ impl Segment {
                     (_, Some(entry)) => self.restore(state, entry),
                     // Everything that names the entry is there twice, once under a checksum of its own:
                     // index and term are known, and only its bytes are bad (R6). Its timestamp may be.
-                    (Some(_), None) if is_durable => {
+                    (Some(_), None) if is_durable && !planted::is(Bug::MarredLosesVote) => {
                         self.bad.push(state.index + 1);
                         self.place(state, record, Some(-1));
                     }

@@ -352,6 +352,21 @@ impl NodeStore {
         self.core().ring.used()
     }
 
+    /// The positions of the ring that a boot would read, from the start mark to where the next round goes.
+    #[must_use]
+    pub fn wal_live(&self) -> std::ops::Range<u64> {
+        let core = self.core();
+        core.ring.mark.point.position..core.ring.tail.position
+    }
+
+    /// Where positions of the ring lie in its file: (offset, bytes), in their order.
+    #[must_use]
+    pub fn wal_places(&self, positions: std::ops::Range<u64>) -> Vec<(u64, u64)> {
+        let core = self.core();
+        let geometry = core.ring.geometry;
+        geometry.spans(positions.start, positions.end).collect()
+    }
+
     /// Logs that a checkpoint found to be failing when a round had to make room by itself.
     #[must_use]
     pub fn take_failed_logs(&self) -> Vec<(u64, io::Error)> {

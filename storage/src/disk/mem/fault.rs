@@ -7,8 +7,12 @@ use std::path::Path;
 /// A kind of call that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
-    /// Opening or creating a file.
+    /// Whatever takes a descriptor: opening or creating a file, reading a directory, syncing one.
     Open,
+    /// Giving a file or directory a name that was not there.
+    Create,
+    /// Looking whether a file is there.
+    Look,
     /// Reading bytes, by copy or as a slice.
     Read,
     /// Writing bytes. Nothing of a failed write is there.

@@ -254,6 +254,10 @@ impl Disk for MemDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let mut tree = self.tree.lock();
         tree.faults.strike(Operation::Open, path)?;
+        let creates = matches!(mode, OpenMode::Create | OpenMode::CreateNew);
+        if creates && tree.find(path).is_none() {
+            tree.faults.strike(Operation::Create, path)?;
+        }
         let inode = tree.open(path, mode)?;
         Ok(Arc::new(MemFile {
             tree: Arc::clone(&self.tree),
@@ -265,15 +269,25 @@ impl Disk for MemDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.tree.lock().create_dir_all(path)
+        let mut tree = self.tree.lock();
+        // Its parent is synced, and opened for that.
+        tree.faults.strike(Operation::Open, path)?;
+        if tree.find(path).is_none() {
+            tree.faults.strike(Operation::Create, path)?;
+        }
+        tree.create_dir_all(path)
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        self.tree.lock().read_dir(path)
+        let mut tree = self.tree.lock();
+        tree.faults.strike(Operation::Open, path)?;
+        tree.read_dir(path)
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        Ok(self.tree.lock().find(path).is_some())
+        let mut tree = self.tree.lock();
+        tree.faults.strike(Operation::Look, path)?;
+        Ok(tree.find(path).is_some())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -303,6 +317,7 @@ impl Disk for MemDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut tree = self.tree.lock();
+        tree.faults.strike(Operation::Open, path)?;
         tree.faults.strike(Operation::SyncDir, path)?;
         if tree.slow.is_some() {
             let inode = tree.find(path).ok_or(ErrorKind::NotFound)?;
@@ -317,6 +332,7 @@ impl Disk for MemDisk {
 
     fn sync_all(&self, path: &Path) -> io::Result<()> {
         let mut tree = self.tree.lock();
+        tree.faults.strike(Operation::Open, path)?;
         tree.faults.strike(Operation::Sync, path)?;
         if tree.slow.is_some() {
             (0..tree.inodes.len()).for_each(|inode| tree.put_off(inode));
