@@ -1,12 +1,14 @@
 //! Stories of bytes that are bad where it matters: the creation of a replica in the WAL (R12), the records of a
 //! single batch (R6).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use riverrun_replication::node::directory_name;
 use riverrun_storage::OpenMode;
 use riverrun_storage::disk::Disk;
 use riverrun_storage::disk::mem::CrashModel;
+use riverrun_storage::node::survey;
 use riverrun_storage::planted::{self, Bug};
 
 use crate::host::data_dir;
@@ -14,6 +16,9 @@ use crate::invariants::Violation;
 use crate::story::{Step, Story};
 use crate::world::{CONTROLLER, World};
 
+/// A log with a bad batch above the commit index that the WAL has stored is not opened: what is above it has to
+/// be in memory. Where the others are a majority without it the replica is replaced.
+const MARS_ABOVE_COMMIT: bool = false;
 /// Bytes of a batch before its records.
 const BATCH_HEADER_BYTES: usize = 61;
 
@@ -90,6 +95,15 @@ impl World {
         let Some((path, len)) = logs.get(at) else {
             return;
         };
+        let views = self.process(victim).map(|process| &process.views);
+        let index_of: BTreeMap<i64, u64> = views
+            .and_then(|views| views.get(&group))
+            .map(|view| {
+                view.marks()
+                    .map(|mark| (mark.base_offset, mark.index))
+                    .collect()
+            })
+            .unwrap_or_default();
         // The page cache is written back: the records in the sidecar, which data does not sync, are there.
         self.look_at_all(victim);
         self.kill(victim);
@@ -98,9 +112,24 @@ impl World {
             return;
         };
         host.disk.crash(1, &CrashModel::KEEP_ALL);
+        let said = survey(&host.disk, &data_dir()).ok();
+        let commit = said.and_then(|said| Some(said.groups.get(&group)?.hard_state.commit));
+        let most = if MARS_ABOVE_COMMIT {
+            u64::MAX
+        } else {
+            commit.unwrap_or(0)
+        };
         if let Some(mut image) = host.disk.durable_image(path) {
             image.truncate(*len);
-            let batches = batches_of(&image);
+            let mut batches = batches_of(&image);
+            let is_below = |at: usize| {
+                let offset = image.get(at..).and_then(|batch| batch.first_chunk::<8>());
+                let offset = offset.map(|offset| i64::from_be_bytes(*offset));
+                offset
+                    .and_then(|offset| index_of.get(&offset))
+                    .is_some_and(|index| *index <= most)
+            };
+            batches.retain(|(from, _)| is_below(*from));
             let pick = usize::try_from(draw >> 16).unwrap_or(0);
             if let Some((from, to)) = batches.get(pick % batches.len().max(1)) {
                 let records = from + BATCH_HEADER_BYTES;
