@@ -177,6 +177,7 @@ impl World {
             proposer: Proposer::new(start_token(self.plan.seed, node, life)),
             outcomes: Outcomes::default(),
             change: None,
+            marred: Vec::new(),
             reopens: false,
             registered: false,
         };
@@ -185,11 +186,12 @@ impl World {
             self.judge_unopened(node, unopened);
         }
         let waits = |of: &Unopened| of.standing == Standing::Unavailable;
-        let waits = opened.unopened.iter().any(waits);
+        let mut waits = opened.unopened.iter().any(waits);
         let mut inputs = Vec::new();
         for partition in opened.partitions {
             inputs.extend(self.bring_in(node, &mut process, partition));
         }
+        waits |= !process.marred.is_empty();
         if let Some(host) = self.hosts.get_mut(node) {
             host.process = Some(Box::new(process));
         }
@@ -211,11 +213,26 @@ impl World {
         process: &mut Process,
         partition: Partition,
     ) -> Vec<(usize, Input)> {
+        self.bring_marred_in(node, process, partition, Vec::new())
+    }
+
+    /// The same of one that its shard is to be told more of.
+    pub fn bring_marred_in(
+        &mut self,
+        node: usize,
+        process: &mut Process,
+        partition: Partition,
+        mut sighted: Vec<Input>,
+    ) -> Vec<(usize, Input)> {
         let group = partition.id();
-        let mut sighted = Vec::new();
         if let Some(handle) = process.node.handle(group) {
-            if self.nemesis.may_be_damaged(node) {
-                sighted = self.mend_at_start(node, process, &handle);
+            if self.nemesis.may_be_bad(node) {
+                sighted.extend(self.mend_at_start(node, process, &handle));
+            }
+            let is_readable = |_: &mut Self| View::read(handle.reader()).is_ok();
+            if self.nemesis.only_marred(node) && !self.unrefused(node, is_readable) {
+                process.marred.push((partition, sighted));
+                return Vec::new();
             }
             if !self.found(node, process, &handle) {
                 return Vec::new();

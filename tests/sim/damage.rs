@@ -13,6 +13,7 @@ use riverrun_storage::planted::{self, Bug};
 
 use crate::host::data_dir;
 use crate::invariants::Violation;
+use crate::plan::Fault;
 use crate::story::{Step, Story};
 use crate::world::{CONTROLLER, World};
 
@@ -70,9 +71,43 @@ impl World {
         }
     }
 
-    /// A bit flips in the records of one batch; its header and its index are as they were.
-    pub fn mar_a_batch(&mut self, group: u64) {
+    /// Bits flip in the records of a batch of the victim's, or of one more replica's, too; headers and indexes are
+    /// as they were. A third replica that loses nothing holds all of them.
+    pub fn mar_batches(&mut self, group: u64, leader: usize) {
         let victim = self.plan.victim;
+        let others = if leader == victim {
+            self.others(group, victim)
+        } else {
+            let mut others = self.others(group, leader);
+            others.retain(|node| *node != victim);
+            others.insert(self.stories.rng.index(2).min(others.len()), leader);
+            others
+        };
+        let [whole, other, ..] = others.as_slice() else {
+            return;
+        };
+        let (whole, other) = (*whole, *other);
+        let serves = |node: usize| {
+            let process = self.process(node);
+            process.is_some_and(|process| process.partition(group).is_some())
+        };
+        // Who is not in service may have bad bytes of an earlier story.
+        if ![victim, whole, other].into_iter().all(serves) {
+            return;
+        }
+        let both = self.stories.rng.coin() && !self.plan.has(Fault::DropHead);
+        let handle = self
+            .process(whole)
+            .and_then(|process| process.node.handle(group));
+        let held = handle.map_or(0, |handle| self.held(group, handle.replica()));
+        self.mar_a_batch(victim, group, held);
+        if both {
+            self.mar_a_batch(other, group, held);
+        }
+    }
+
+    /// A bit flips in the records of a batch, which lies at or below an index.
+    fn mar_a_batch(&mut self, victim: usize, group: u64, held: u64) {
         let identity = self
             .process(victim)
             .and_then(|process| process.node.identity_of(group));
@@ -80,19 +115,19 @@ impl World {
             return;
         };
         let dir = data_dir().join(directory_name(&identity));
-        // What was durable two rounds ago is at or below the index that the WAL calls durable.
-        let [old, _] = &host.durable_lengths;
+        // What of it is committed and stored as such is looked at below.
+        let durable = host.disk.durable_files();
         let is_log = |path: &PathBuf| {
             path.parent() == Some(dir.as_path())
                 && path.extension().is_some_and(|extension| extension == "log")
         };
-        let logs: Vec<(PathBuf, usize)> = old
-            .iter()
-            .filter(|(path, len)| is_log(path) && **len > 0)
-            .map(|(path, len)| (path.clone(), usize::try_from(*len).unwrap_or(0)))
+        let logs: Vec<PathBuf> = durable
+            .into_iter()
+            .filter(|(path, len)| is_log(path) && *len > 0)
+            .map(|(path, _)| path)
             .collect();
         let at = self.stories.rng.index(logs.len());
-        let Some((path, len)) = logs.get(at) else {
+        let Some(path) = logs.get(at) else {
             return;
         };
         let views = self.process(victim).map(|process| &process.views);
@@ -119,8 +154,8 @@ impl World {
         } else {
             commit.unwrap_or(0)
         };
-        if let Some(mut image) = host.disk.durable_image(path) {
-            image.truncate(*len);
+        let most = most.min(held);
+        if let Some(image) = host.disk.durable_image(path) {
             let mut batches = batches_of(&image);
             let is_below = |at: usize| {
                 let offset = image.get(at..).and_then(|batch| batch.first_chunk::<8>());

@@ -215,6 +215,8 @@ pub struct Process {
     pub outcomes: Outcomes,
     /// The change that it is at.
     pub change: Option<UnderWay>,
+    /// Replicas whose bad bytes nobody could be asked for yet, and what else their shards are to be told.
+    pub marred: Vec<(Partition, Vec<Input>)>,
     /// What could not be opened or carried out will be tried again.
     pub reopens: bool,
     /// Its image shows this start.

@@ -1,8 +1,9 @@
 //! Bytes at rest that a start finds to be bad: put right by production code, with the entries of the other
 //! replicas that can be asked then. What comes of it is held against what was ever written.
 //!
-//! A simulated replica whose bad bytes nobody can put right at its start is taken out of service, as the
-//! simulator reads all of a log to compare it; a real one goes on beside them.
+//! A simulated replica whose bad bytes nobody can put right at its start waits until somebody can, where only
+//! records of batches are bad, and is taken out of service where more may be: the simulator reads all of a log
+//! to compare it. A real one goes on beside them.
 
 use riverrun_replication::PartitionHandle;
 use riverrun_replication::node::mend::Mended;

@@ -20,8 +20,8 @@ pub struct Nemesis {
     pub(crate) rng: Rng,
     /// Nodes whose durable bytes were changed: their files may be refused.
     damaged: BTreeSet<usize>,
-    /// Those of them of which more than the records of batches is bad.
-    more_than_marred: BTreeSet<usize>,
+    /// Nodes on which records of batches are bad, and it is known where each of them belongs.
+    marred: BTreeSet<usize>,
     /// Nodes whose disk has refused calls.
     refusing: BTreeSet<usize>,
     /// Nodes that somebody will start again at a time.
@@ -37,7 +37,7 @@ impl Nemesis {
         Self {
             rng,
             damaged: BTreeSet::new(),
-            more_than_marred: BTreeSet::new(),
+            marred: BTreeSet::new(),
             refusing: BTreeSet::new(),
             restarts: BTreeMap::new(),
             full_until_us: BTreeMap::new(),
@@ -64,18 +64,23 @@ impl Nemesis {
     /// What was durable on a node may not be what it was.
     pub fn is_damaged(&mut self, node: usize) {
         self.damaged.insert(node);
-        self.more_than_marred.insert(node);
     }
 
     /// Records of batches are bad on a node; where each of them belongs is known there (R6).
     pub fn is_marred(&mut self, node: usize) {
-        self.damaged.insert(node);
+        self.marred.insert(node);
     }
 
-    /// Whether no more than that is bad.
+    /// Whether there may be bad bytes on a node.
+    #[must_use]
+    pub fn may_be_bad(&self, node: usize) -> bool {
+        self.damaged.contains(&node) || self.marred.contains(&node)
+    }
+
+    /// Whether no more is bad than that.
     #[must_use]
     pub fn only_marred(&self, node: usize) -> bool {
-        self.damaged.contains(&node) && !self.more_than_marred.contains(&node)
+        self.marred.contains(&node) && !self.damaged.contains(&node)
     }
 
     /// A node's disk refuses calls.

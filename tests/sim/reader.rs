@@ -112,7 +112,7 @@ impl World {
         {
             Ok(fetched) => fetched,
             Err(error) => {
-                if !self.nemesis.may_refuse(node) && !self.nemesis.may_be_damaged(node) {
+                if !self.nemesis.may_refuse(node) && !self.nemesis.may_be_bad(node) {
                     let detail = format!("group {group} on node {node} at {offset}: {error}");
                     self.check(Err(Violation::new("committed_offsets_can_be_read", detail)));
                 }

@@ -44,7 +44,7 @@ pub enum Story {
     CreationIsLost,
     /// A replica is lost with its record in the WAL, and its node dies when it hears of the successor (R12).
     AwayWhenReplaced,
-    /// A bit flips in the records of one batch (R6).
+    /// Bits flip in the records of a batch on one replica, or of one on each of two (R6).
     MarredBatch,
 }
 
@@ -319,7 +319,7 @@ impl World {
             // It waits for a vote in a group that is new.
             Story::CreationIsLost => {}
             Story::AwayWhenReplaced => self.away_when_replaced(group, leader),
-            Story::MarredBatch => self.mar_a_batch(group),
+            Story::MarredBatch => self.mar_batches(group, leader),
         }
     }
 

@@ -83,12 +83,20 @@ impl World {
         for partition in opened {
             inputs.extend(self.bring_in(node, &mut process, partition));
         }
+        for (partition, sighted) in std::mem::take(&mut process.marred) {
+            let replica = partition.group().replica();
+            let handle = process.node.handle(partition.id());
+            if handle.is_some_and(|handle| handle.replica() == replica) {
+                inputs.extend(self.bring_marred_in(node, &mut process, partition, sighted));
+            }
+        }
+        let is_marred = !process.marred.is_empty();
         let unopened = process.node.unopened();
         if let Some(host) = self.hosts.get_mut(node) {
             host.process = Some(process);
         }
         self.turn(node, inputs);
-        if unopened.into_iter().filter_map(waits).next().is_some() {
+        if is_marred || unopened.into_iter().filter_map(waits).next().is_some() {
             self.reopen_later(node);
         }
         self.reconcile(node);

@@ -307,7 +307,7 @@ impl World {
     }
 
     /// The last entry of which that is so.
-    fn held(&self, group: u64, replica: u64) -> u64 {
+    pub fn held(&self, group: u64, replica: u64) -> u64 {
         let counted = self.counted.get(&(group, replica)).copied().unwrap_or(0);
         counted.max(self.invariants.promises.acknowledged(group, replica))
     }

@@ -29,7 +29,7 @@ use crate::plan::{Fault, Plan};
 use crate::reader::Readers;
 use crate::rng::Rng;
 use crate::scrub::Rot;
-use crate::story::{Deed, Step, Stories, Story};
+use crate::story::{Deed, Step, Stories};
 use crate::summary::Summary;
 use crate::topics::Topics;
 use crate::trace::Trace;
@@ -1178,7 +1178,7 @@ impl World {
             Err(error) => return self.store_failed(node, &error),
         };
         if node == self.plan.victim
-            && (self.plan.has(Fault::FlipBits) || self.plan.stories.contains(&Story::MarredBatch))
+            && self.plan.has(Fault::FlipBits)
             && let Some(host) = self.hosts.get_mut(node)
         {
             let lengths = host.disk.durable_files().into_iter().collect();
