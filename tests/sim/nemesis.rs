@@ -50,11 +50,6 @@ impl Nemesis {
         self.damaged.contains(&node)
     }
 
-    /// Somebody else has changed the durable bytes of a node.
-    pub fn is_damaged(&mut self, node: usize) {
-        self.damaged.insert(node);
-    }
-
     /// Whether a node's disk may have refused a call.
     #[must_use]
     pub fn may_refuse(&self, node: usize) -> bool {
