@@ -17,7 +17,7 @@ use riverrun_replication::unreadable::PATIENCE;
 use riverrun_replication::{GroupConfig, GroupSettings};
 use riverrun_storage::disk::mem::CrashModel;
 use riverrun_storage::node::NodeConfig;
-use riverrun_storage::{EntryKind, LogConfig, LogEntry, LogIdentity, MemDisk};
+use riverrun_storage::{EntryKind, HardState, LogConfig, LogEntry, LogIdentity, MemDisk};
 use uuid::Uuid;
 
 const GROUP: u64 = 1;
@@ -107,6 +107,11 @@ fn filled(count: u64, len: usize) -> (MemDisk, Node, Vec<LogEntry>) {
     let last = entries.last().unwrap().index;
     node.want_flush(FlushItem {
         group: GROUP,
+        hard_state: Some(HardState {
+            term: 1,
+            vote: GROUP + 1,
+            commit: last,
+        }),
         entries: entries.clone(),
         durable_through: last,
         ..FlushItem::default()
