@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::disk::{self, DiskFile, OpenMode};
-use crate::format::SegmentFile;
 use crate::format::index::Indexes;
 use crate::format::sidecar::{Header, RECORD_LEN, Record};
+use crate::format::{SegmentFile, aux};
 use crate::log::Log;
 use crate::log::at_rest::{self, Look, Records};
 use crate::log::error::{IoContext, LogError, LogResult};
@@ -48,6 +48,8 @@ enum Stale {
     Header(i64),
     /// The sidecar of the active segment.
     Active,
+    /// The first bytes of the payloads of the segment with this base offset.
+    Payloads(i64),
     /// The producer snapshot of an offset.
     Snapshot(i64),
 }
@@ -126,6 +128,10 @@ impl LogReader {
         };
         part.found.truncate(from, most_bytes);
         let count = part.found.records.len() as u64;
+        if from == part.shape.first_index && !self.payloads_begin_right(&part.files)? {
+            done.stale.push(part.files.path(SegmentFile::Aux));
+            done.to_renew.push(Stale::Payloads(part.shape.base_offset));
+        }
         let look = at_rest::look(&part.files, from, &part.found.records)?;
         done.bytes += look.bytes + count * RECORD_LEN as u64;
         done.next = from + count;
@@ -246,6 +252,23 @@ impl LogReader {
         Ok(())
     }
 
+    /// Whether the payloads of a segment, if it has any, begin as they should.
+    fn payloads_begin_right(&self, files: &Files) -> LogResult<bool> {
+        let path = files.path(SegmentFile::Aux);
+        if !self.shared.disk.exists(&path).at(&path)? {
+            return Ok(true);
+        }
+        let file = files.open(SegmentFile::Aux, OpenMode::Existing)?;
+        let header = aux::header();
+        let mut bytes = header.to_vec();
+        match file.read_past_cache(&mut bytes, 0) {
+            Ok(()) => Ok(bytes == header),
+            Err(error) if disk::is_of_one_place(&error) => Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(true),
+            Err(error) => Err(error).at(&path),
+        }
+    }
+
     /// Whether the producer snapshot of an offset, if there is one, can be read.
     fn snapshot_is_whole(&self, offset: i64, done: &mut Scrubbed) -> LogResult<bool> {
         let path = SegmentFile::Snapshot.path(&self.shared.dir, offset);
@@ -327,6 +350,7 @@ impl Log {
             match stale {
                 Stale::Header(base) => self.renew_header(base)?,
                 Stale::Active => self.rewrite_active_sidecar()?,
+                Stale::Payloads(base) => self.renew_payloads(base)?,
                 Stale::Snapshot(offset) => {
                     let (state, unknown) = self.recover_known_producers(offset)?;
                     if unknown.is_empty() {
@@ -336,6 +360,27 @@ impl Log {
             }
         }
         Ok(())
+    }
+
+    /// Writes the payloads of a segment anew with a header that is whole.
+    fn renew_payloads(&mut self, base: i64) -> LogResult<()> {
+        let files = {
+            let inner = self.shared.inner.read();
+            let sealed = inner.sealed.iter().map(|sealed| &sealed.files);
+            let mut all = sealed.chain([&inner.active.files]);
+            let Some(files) = all.find(|files| files.base_offset == base) else {
+                return Ok(());
+            };
+            Arc::clone(files)
+        };
+        let aux = SegmentFile::Aux;
+        let len = files
+            .open(aux, OpenMode::Existing)?
+            .len()
+            .at(&files.path(aux))?;
+        let patch = vec![(0, aux::header().to_vec())];
+        let mended = self.reader().patched(&files, (aux, len), patch, &[])?;
+        self.exchange(vec![mended]).map(drop)
     }
 
     /// Writes the sidecar of a sealed segment anew with a header that is whole.

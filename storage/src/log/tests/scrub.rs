@@ -118,9 +118,7 @@ proptest! {
             .collect();
         let name = names[which % names.len()];
         let len = before[name].len();
-        let from = if name.ends_with(".aux") { 8 } else { 0 };
-        prop_assume!(len > from);
-        let at = from + (place * (len - from) as f64) as usize;
+        let at = (place * len as f64) as usize;
         prop_assert!(disk.flip_bit(&dir().join(name), at as u64, bit));
         let (bad, stale, _) = scrub(&mut log);
         prop_assert!(bad > 0 || stale.contains(name), "{name} at {at}: {bad}, {stale:?}");
