@@ -124,6 +124,16 @@ pub fn order(partition: &PartitionImage, me: &Me, here: Here) -> Order {
     }
 }
 
+/// What is done where the controller's log of this node cannot be read, and nobody else has a copy (R17): the
+/// image is that of once, and nothing is created, replaced or set aside by it.
+#[must_use]
+pub fn without_controller(decided: Order) -> Order {
+    match decided {
+        Order::Nothing => Order::Nothing,
+        Order::Keep | Order::Create(_) | Order::Lost(_) | Order::SetAside { .. } => Order::Keep,
+    }
+}
+
 /// Whether a damage of the node WAL has been accounted for: no replica that it may have concerned is ordered
 /// for this node and lost (R12). `is_lost` says so of a replica that is here.
 pub fn is_accounted_for<'a>(

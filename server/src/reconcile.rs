@@ -8,7 +8,9 @@ use std::time::Duration;
 use riverrun_replication::controller::{PartitionImage, ReplicaImage, TopicImage};
 use riverrun_replication::members::Members;
 use riverrun_replication::node::{CONTROLLER_GROUP, GroupOrder, OpenError};
-use riverrun_replication::reconciler::{Here, Me, Order, Standing, is_accounted_for, order};
+use riverrun_replication::reconciler::{
+    Here, Me, Order, Standing, is_accounted_for, order, without_controller,
+};
 use riverrun_storage::LogIdentity;
 use riverrun_storage::format::aside::Reason;
 use riverrun_storage::planted::{self, Bug};
@@ -46,6 +48,7 @@ pub(crate) async fn follow(broker: Arc<Broker>, mut applied: watch::Receiver<i64
 
 /// Does everything that the image asks for now; false where something is left to be tried again.
 pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
+    let orders = broker.runtime().handle(CONTROLLER_GROUP).is_some();
     let unopened = unopened(broker);
     let (offset, topics) = broker.catalog().read(|image| {
         let changed: Vec<TopicImage> = image
@@ -59,11 +62,13 @@ pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
     let (closing, open): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| topic.closing);
     let mut done = true;
     broker.follow_nodes();
-    broker.duties().look();
-    want_controllers(broker);
+    if orders {
+        broker.duties().look();
+        want_controllers(broker);
+    }
     let mut all_shown = true;
     for topic in open {
-        let shown = broker.on_files(move |broker| show(broker, &topic));
+        let shown = broker.on_files(move |broker| show(broker, &topic, orders));
         done &= shown.await.unwrap_or_else(|error| {
             error!(%error, "a topic cannot be made ready");
             all_shown = false;
@@ -74,6 +79,9 @@ pub(crate) async fn once(broker: &Arc<Broker>) -> bool {
     // Whoever waits for a topic that is not shown would take it for deleted.
     if all_shown {
         broker.catalog().show(offset);
+    }
+    if !orders {
+        return done;
     }
     done &= close(broker, closing).await;
     done &= leave_removed(broker).await;
@@ -218,8 +226,8 @@ fn is_shown(
 }
 
 /// Creates what is missing of a topic on this node and shows it; false where a replica could not be
-/// created. Blocks.
-fn show(broker: &Broker, image: &TopicImage) -> bool {
+/// created. Where no `orders` are carried out it shows what is here. Blocks.
+fn show(broker: &Broker, image: &TopicImage, orders: bool) -> bool {
     let settings = match broker.config().topic.with(&image.configs) {
         Ok(settings) => settings,
         Err(error) => {
@@ -238,7 +246,12 @@ fn show(broker: &Broker, image: &TopicImage) -> bool {
     let partitions: Vec<TopicPartition> = (0..)
         .zip(&image.partitions)
         .map(|(index, partition)| {
-            let (local, missing) = match local(broker, image, index, partition, &settings) {
+            let local = if orders {
+                local(broker, image, index, partition, &settings)
+            } else {
+                Ok(as_it_is(broker, partition, &settings))
+            };
+            let (local, missing) = match local {
                 Ok(local) => (local, false),
                 Err(NotCreated) => (None, true),
             };
@@ -249,7 +262,7 @@ fn show(broker: &Broker, image: &TopicImage) -> bool {
                     broker.runtime().set_settings(local.handle(), groups)
                 });
             }
-            if let Some(local) = &local {
+            if let Some(local) = local.as_ref().filter(|_| orders) {
                 let members = Members {
                     voters: partition.replicas.iter().map(|r| r.replica).collect(),
                     learners: Vec::new(),
@@ -353,6 +366,21 @@ fn local(
             Err(NotCreated)
         }
     }
+}
+
+/// The same where nothing may be done about it.
+fn as_it_is(
+    broker: &Broker,
+    image: &PartitionImage,
+    settings: &Arc<TopicSettings>,
+) -> Option<Arc<Partition>> {
+    let replicas = image.replicas.iter();
+    let routes = replicas.map(|replica| (replica.replica, replica.node));
+    broker.routes().add(image.group, routes);
+    let decided = order(image, &me(broker), here(broker, image.group));
+    (without_controller(decided) == Order::Keep)
+        .then(|| kept(broker, image.group, settings))
+        .flatten()
 }
 
 /// What this node has of a group.

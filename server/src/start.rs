@@ -104,7 +104,11 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
         if let Some(interval) = broker.config().scrub_interval {
             watch.task(Kind::Scrub, scrub::follow(weak(), interval));
         }
-        register(&broker).await?;
+        if broker.runtime().handle(CONTROLLER_GROUP).is_some() {
+            register(&broker).await?;
+        } else {
+            announce(&broker);
+        }
         let applied = broker.catalog().watch();
         let done = reconcile::once(&broker).await;
         let following = reconcile::follow(Arc::clone(&broker), applied, done);

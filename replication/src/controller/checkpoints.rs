@@ -157,10 +157,24 @@ impl Checkpoints {
         Ok(None)
     }
 
+    /// The newest image that is whole, where the log cannot be read that it was made of: what was true
+    /// once, and nothing to carry out orders by.
+    ///
+    /// # Errors
+    /// Where the directory cannot be listed.
+    pub fn load_without_log(&self) -> io::Result<Option<Found>> {
+        let mut names = self.list()?.into_iter();
+        Ok(names.find_map(|(at, name)| self.read_whole(at, &name).ok()))
+    }
+
     fn read(&self, log: &LogReader, at: At, name: &str) -> Result<Found, String> {
         if !agrees(log, at) {
             return Err("the log is not the one that it was made of".to_owned());
         }
+        self.read_whole(at, name)
+    }
+
+    fn read_whole(&self, at: At, name: &str) -> Result<Found, String> {
         let bytes = self.bytes(name).map_err(|error| error.to_string())?;
         let controller = Controller::from_checkpoint(&bytes).map_err(|bad| bad.to_string())?;
         if controller.image().next_offset != at.0 {

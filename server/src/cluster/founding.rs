@@ -47,7 +47,8 @@ const JOIN_WAIT: Duration = Duration::from_secs(10);
 /// After so long, and then as often, it is said what is waited for.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
-/// Comes to the cluster, or back to it: when this returns the node has a replica of group 0.
+/// Comes to the cluster, or back to it: when this returns the node has a replica of group 0, or had the only
+/// one and serves what the newest image of the cluster's state shows (R17).
 pub(crate) async fn found_or_join(broker: &Arc<Broker>) -> Result<(), StartError> {
     let controller = |error: String| StartError::Controller(error);
     let unopened = until_available(broker).await;
@@ -73,7 +74,10 @@ pub(crate) async fn found_or_join(broker: &Arc<Broker>) -> Result<(), StartError
         lost_controller(broker, &known, unopened)
     };
     if let Some(lost) = lost {
-        known = rejoin(broker, &known, &lost).await?;
+        let Some(at) = others(broker, &known) else {
+            return alone_without_controller(broker, &lost);
+        };
+        known = rejoin(broker, at, &lost).await?;
         write_known(broker, &known).await?;
         broker.set_known(known.clone());
         had = false;
@@ -144,9 +148,8 @@ fn lost_controller(broker: &Broker, known: &Known, unopened: Option<Unopened>) -
     node.unopened_of(CONTROLLER_GROUP)
 }
 
-/// Has the replica of group 0 that is lost replaced by another one on this directory (R17). Until then the
-/// node's other groups go on, and carry out no order.
-async fn rejoin(broker: &Arc<Broker>, known: &Known, lost: &Unopened) -> Result<Known, StartError> {
+/// Where other nodes of the cluster may be reached; none where there are none.
+fn others(broker: &Broker, known: &Known) -> Option<Vec<Address>> {
     let own = broker.config().node_id;
     let of_record = known.members.iter().filter(|member| member.node != own);
     let of_record = of_record.filter_map(|member| {
@@ -155,13 +158,37 @@ async fn rejoin(broker: &Arc<Broker>, known: &Known, lost: &Unopened) -> Result<
     });
     let of_settings = broker.config().bootstrap_servers.iter().cloned();
     let at: Vec<Address> = of_record.chain(of_settings).collect();
-    if at.is_empty() {
+    (!at.is_empty()).then_some(at)
+}
+
+/// The only copy of group 0 cannot be read. What its newest image shows is served as it is here, and no order
+/// is carried out or taken; where there is no image nobody knows how the topics are called.
+fn alone_without_controller(broker: &Broker, lost: &Unopened) -> Result<(), StartError> {
+    let found = broker.runtime().node().checkpoints().load_without_log();
+    let Ok(Some(found)) = found else {
         return Err(StartError::Controller(format!(
-            "{}; no other node has a copy, and the files are as they were: bring an undamaged copy of the \
-             file back",
+            "{}; no other node has a copy, there is no image of the cluster's state, and the files are as \
+             they were: bring an undamaged copy of the file back",
             lost.why
         )));
-    }
+    };
+    error!(
+        why = lost.why,
+        "the controller's log cannot be used, and no other node has a copy: topics are served as they were \
+         when the newest image of the cluster's state was written, and nothing can be created, changed or \
+         deleted. Bring an undamaged copy of the file back"
+    );
+    broker.catalog().restore(found);
+    Ok(())
+}
+
+/// Has the replica of group 0 that is lost replaced by another one on this directory (R17). Until then the
+/// node's other groups go on, and carry out no order.
+async fn rejoin(
+    broker: &Arc<Broker>,
+    at: Vec<Address>,
+    lost: &Unopened,
+) -> Result<Known, StartError> {
     error!(
         why = lost.why,
         "the controller's log of this node cannot be used: another replica takes its place"
