@@ -11,17 +11,20 @@
 //!   and its term and vote are durable; only then do its messages leave.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType};
 use raft::{Config, RawNode, StateRole};
 use riverrun_storage::planted::{self, Bug};
-use riverrun_storage::{EntryKind, HardState, LogEntry, LogReader, LogStart, StoredConf};
+use riverrun_storage::{EntryKind, HardState, LogEntry, LogError, LogReader, LogStart, StoredConf};
 
 use crate::conf::{self, Change};
 use crate::config::GroupConfig;
 use crate::message::{RaftKind, RaftMessage, SnapshotMessage};
-use crate::raft_codec::{from_raft, message_from_raft, message_to_raft, snapshot_from_raft};
+use crate::raft_codec::{
+    Unsendable, from_raft, message_from_raft, message_to_raft, snapshot_from_raft,
+};
 use crate::raft_log::{RaftLog, Recovered};
 
 /// Ticks after which the preferred leader of a new group campaigns.
@@ -174,7 +177,7 @@ pub struct Boot {
     /// The stored configuration.
     pub conf: StoredConf,
     /// The producer state of the log below its start, encoded.
-    pub head_producers: Bytes,
+    pub head_producers: Option<Bytes>,
     /// Whether the durable flag says that the group may be short after a power loss.
     pub may_be_short: bool,
     /// Whether the durable flag says that it was recovering.
@@ -199,7 +202,7 @@ pub enum BootError {
     },
     /// Reading them failed.
     #[error("the log cannot be read: {0}")]
-    Log(#[from] riverrun_storage::LogError),
+    Log(#[from] LogError),
     /// The library refused the state.
     #[error("raft refused the recovered state: {0}")]
     Raft(#[from] raft::Error),
@@ -249,6 +252,12 @@ pub struct Group {
     flags_durable: (bool, bool),
     flush_now: bool,
     unflushed_ticks: usize,
+    /// The time of this turn.
+    now: Duration,
+    /// When the oldest entry was written that is not durable: of those that the round under way takes, and of
+    /// those behind them.
+    unsynced_since: Option<Duration>,
+    behind_since: Option<Duration>,
     applied: u64,
     attempts: u64,
     stalled_ticks: usize,
@@ -278,21 +287,18 @@ impl std::fmt::Debug for Group {
 /// How far the log of a group's only voter is committed: as far as the entries in its files whose batches were
 /// found to be bad, which it cannot keep in memory. What is durable on the only voter is committed. A change
 /// of the members on the way there ends it: the stored configuration is that of the stored commit index (R4).
-fn committed_alone(reader: &LogReader, commit: u64) -> u64 {
+fn committed_alone(reader: &LogReader, commit: u64) -> Result<u64, LogError> {
     let bad = reader.bad_entries();
     let Some(last) = bad.last().map(|bad| bad.index).filter(|at| *at > commit) else {
-        return commit;
+        return Ok(commit);
     };
-    let is_other = |index: u64| {
-        reader
-            .entry_meta(index)
-            .is_some_and(|meta| meta.kind != EntryKind::Conf)
-    };
-    if (commit + 1..=last).all(is_other) {
-        last
-    } else {
-        commit
+    for index in commit + 1..=last {
+        let meta = reader.entry_meta(index)?;
+        if meta.is_none_or(|meta| meta.kind == EntryKind::Conf) {
+            return Ok(commit);
+        }
     }
+    Ok(last)
 }
 
 impl Group {
@@ -324,7 +330,7 @@ impl Group {
         hard_state.commit = hard_state.commit.clamp(start.prev_index, last_index);
         let conf_state = conf::decode_conf(&boot.conf.bytes)?;
         if conf_state.get_voters() == [replica] && conf_state.get_voters_outgoing().is_empty() {
-            hard_state.commit = committed_alone(&reader, hard_state.commit);
+            hard_state.commit = committed_alone(&reader, hard_state.commit)?;
         }
         // R4: the commit index is stored as far as it was applied, in one round with the
         // configuration: every change at or below it is in the stored configuration, whose own index
@@ -333,6 +339,7 @@ impl Group {
 
         // What is committed and in the files is read from there, the rest is kept in memory.
         let floor = hard_state.commit;
+        let floor_offset = reader.offset_after(floor)?;
         let mut tail = VecDeque::new();
         while floor + (tail.len() as u64) < last_index {
             let from = floor + tail.len() as u64 + 1;
@@ -356,6 +363,7 @@ impl Group {
             reader,
             start,
             floor,
+            floor_offset,
             tail,
             hard_state: raft_hard,
             conf: (boot.conf.index, conf_state),
@@ -403,6 +411,9 @@ impl Group {
             flags_durable: (boot.may_be_short, boot.recovering),
             flush_now: false,
             unflushed_ticks: 0,
+            now: Duration::ZERO,
+            unsynced_since: None,
+            behind_since: None,
             applied,
             attempts: 0,
             stalled_ticks: 0,
@@ -542,7 +553,8 @@ impl Group {
             && self.flags_durable.0
             && self.barrier <= self.durable
             && !self.owes_cut_done
-            && self.cut.is_none();
+            && self.cut.is_none()
+            && !self.is_overdue();
         if from_memory {
             self.written
         } else {
@@ -554,6 +566,21 @@ impl Group {
     /// knows, at the others.
     pub(crate) fn acknowledges_from_memory(&self) -> bool {
         self.caching || self.flags.0
+    }
+
+    /// Whether the oldest byte that is not synced is so old that nothing more is acknowledged from memory: the
+    /// flush round is late, and a power cut would take more than is promised (`write.caching`).
+    fn is_overdue(&self) -> bool {
+        let oldest = self.unsynced_since.or(self.behind_since);
+        self.caching
+            && self.written > self.durable
+            && oldest
+                .is_some_and(|since| self.now.saturating_sub(since) >= self.config.caching_window)
+    }
+
+    /// Tells the time, by a clock that never goes back.
+    pub fn set_now(&mut self, now: Duration) {
+        self.now = now.max(self.now);
     }
 
     /// What the leader knows a replica to hold.
@@ -724,10 +751,15 @@ impl Group {
         if message.kind == RaftKind::HeartbeatResponse && message.term == self.term() {
             self.snapshot_arrived(from, message.commit);
         }
-        if let Some(message) = message_to_raft(from, self.replica, message) {
-            // Errors say that a message is of no use, which is no news.
-            let _ = self.node.step(message);
-            self.reseed();
+        match message_to_raft(from, self.replica, message) {
+            Ok(message) => {
+                // Errors say that a message is of no use, which is no news.
+                let _ = self.node.step(message);
+                self.reseed();
+            }
+            Err(error) => {
+                tracing::error!(group = self.id, from, %error, "a message of another replica is refused");
+            }
         }
     }
 
@@ -846,7 +878,17 @@ impl Group {
     /// The files hold everything up to `through`.
     pub fn on_written(&mut self, through: u64) {
         self.writes_under_way = self.writes_under_way.saturating_sub(1);
+        if self.written <= self.durable {
+            (self.unsynced_since, self.behind_since) = (None, None);
+        }
         self.written = through.min(self.issued).max(self.written);
+        if self.written > self.durable {
+            let since = match &self.flight {
+                Some(_) => &mut self.behind_since,
+                None => &mut self.unsynced_since,
+            };
+            since.get_or_insert(self.now);
+        }
     }
 
     /// The flush round with this group's item has ended.
@@ -856,6 +898,7 @@ impl Group {
         };
         self.stalled_ticks = 0;
         self.durable = self.durable.max(flight.through);
+        self.unsynced_since = self.behind_since.take();
         self.hard_durable = self.hard_durable.max(flight.hard_sequence);
         self.conf_durable = self.conf_durable.max(flight.conf_index);
         self.commit_durable = self.commit_durable.max(flight.commit);
@@ -1034,6 +1077,7 @@ impl Group {
                         || self.owes_cut_done
                         || self.barrier > self.durable
                         || self.flush_now
+                        || self.is_overdue()
                         || self.node.store().tail_bytes() >= self.config.caching_flush_bytes);
                 if !wanted
                     && self.term_is_durable()
@@ -1149,8 +1193,9 @@ impl Group {
         // leader's messages go at once: they wait here until the term is durable.
         let hold = !planted::is(Bug::L3)
             && (record.hard_sequence != 0 || self.records.iter().any(|r| r.hard_sequence != 0));
-        let at_once = self.convert(ready.take_messages());
-        let mut after = self.convert(ready.take_persisted_messages());
+        let mut unsent = BTreeSet::new();
+        let at_once = self.convert(ready.take_messages(), &mut unsent);
+        let mut after = self.convert(ready.take_persisted_messages(), &mut unsent);
         if hold {
             record.messages.extend(at_once);
         } else {
@@ -1166,18 +1211,40 @@ impl Group {
         let committed = ready.take_committed_entries();
         self.records.push_back(record);
         self.node.advance_append_async(ready);
+        for replica in unsent {
+            self.unreachable(replica);
+        }
         self.apply(committed);
     }
 
-    fn convert(&self, messages: Vec<Message>) -> Vec<(u64, RaftMessage)> {
-        let log = self.log();
-        messages
-            .into_iter()
-            .filter_map(|m| {
-                let to = m.to;
-                message_from_raft(m, |index| log.offset_after(index - 1)).map(|m| (to, m))
-            })
-            .collect()
+    /// Our form of the library's messages. To whom one could not be made is in `unsent`: the library has to make
+    /// it again.
+    fn convert(
+        &self,
+        messages: Vec<Message>,
+        unsent: &mut BTreeSet<u64>,
+    ) -> Vec<(u64, RaftMessage)> {
+        let mut converted = Vec::with_capacity(messages.len());
+        for message in messages {
+            let to = message.to;
+            match message_from_raft(message, |index| self.log().offset_after(index - 1)) {
+                Ok(Some(message)) => converted.push((to, message)),
+                Ok(None) => {}
+                Err(Unsendable::Unread(error)) => {
+                    tracing::warn!(group = self.id, to, %error, "a replica waits for what cannot be read");
+                    unsent.insert(to);
+                }
+                Err(error) => panic!("I1: {error}"),
+            }
+        }
+        converted
+    }
+
+    /// The next Kafka offset behind an entry that is applied, or follows one that is.
+    pub(crate) fn offset_in_memory(&self, index: u64) -> i64 {
+        self.log()
+            .offset_in_memory(index)
+            .unwrap_or_else(|| panic!("I3: entry {index} is below what is released"))
     }
 
     /// Takes new entries over into the tail. Entries that they replace are cut, and the records of
@@ -1300,7 +1367,7 @@ impl Group {
             let index = raft_entry.index;
             let entry = match self.log().tail_entry(index) {
                 Some(entry) => entry.clone(),
-                None => from_raft(&raft_entry, self.log().offset_after(index - 1))
+                None => from_raft(&raft_entry, self.offset_in_memory(index - 1))
                     .unwrap_or_else(|e| panic!("I1: {e}")),
             };
             if entry.kind == EntryKind::Conf && index > self.conf().0 {

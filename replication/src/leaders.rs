@@ -85,10 +85,14 @@ impl LeaderTable {
     }
 
     /// Takes in what a node says of itself; whether anything is new. Bytes that are no announcement
-    /// say nothing.
+    /// change nothing.
     pub fn hear(&mut self, node: i32, announcement: Bytes) -> bool {
-        let Ok(announcement) = Announcement::decode(announcement) else {
-            return false;
+        let announcement = match Announcement::decode(announcement) {
+            Ok(announcement) => announcement,
+            Err(error) => {
+                tracing::warn!(node, %error, "a node's word of what it leads cannot be read");
+                return false;
+            }
         };
         let mut any = false;
         for entry in announcement.entries {

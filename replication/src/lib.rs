@@ -62,5 +62,5 @@ pub use api::{
     Acks, CommittedBatch, Produce, ProduceError, ProduceOutcome, Produced, Progress, Published,
     Role, Ticket, VoterWord, Word,
 };
-pub use config::{GroupConfig, GroupSettings};
+pub use config::{CACHING_WINDOW, GroupConfig, GroupSettings};
 pub use partition::PartitionHandle;

@@ -22,8 +22,8 @@ use riverrun_storage::node::{
     RoundItem, RoundResult, Start, SyncTarget, WAL_FILE, WalDamage,
 };
 use riverrun_storage::{
-    Disk, FileTrust, GroupRecord, HardState, Log, LogEntry, LogError, LogIdentity, LogStart,
-    LogSync, ProducerState, Scrubber, StoredConf,
+    Disk, FileTrust, GroupRecord, HardState, KnownProducers, Log, LogEntry, LogError, LogIdentity,
+    LogStart, LogSync, ProducerState, Scrubber, StoredConf,
 };
 use uuid::Uuid;
 
@@ -91,6 +91,19 @@ pub struct GroupOrder {
     pub learners: Vec<u64>,
     /// The topic's settings.
     pub settings: GroupSettings,
+}
+
+impl GroupOrder {
+    /// The configuration that the replica begins with.
+    fn conf(&self) -> StoredConf {
+        let mut conf = ConfState::default();
+        conf.set_voters(self.voters.clone());
+        conf.set_learners(self.learners.clone());
+        StoredConf {
+            index: 0,
+            bytes: conf::encode_conf(&conf),
+        }
+    }
 }
 
 /// Why a node cannot open, or a group cannot be created.
@@ -216,6 +229,8 @@ pub struct Node {
     round: Mutex<()>,
     /// A write found no room since the last look.
     any_full: AtomicBool,
+    /// Notes of directories set aside of which was said that they cannot be read.
+    said_of_notes: Mutex<BTreeSet<PathBuf>>,
 }
 
 /// What became of a write.
@@ -294,6 +309,7 @@ impl Node {
             orders: Mutex::new(()),
             round: Mutex::new(()),
             any_full: AtomicBool::new(false),
+            said_of_notes: Mutex::default(),
         };
         let mut opened = Opened {
             partitions: Vec::new(),
@@ -556,7 +572,8 @@ impl Node {
     ) -> Result<Partition, OpenError> {
         let identity = record.identity.clone();
         let start = log.start();
-        let (head, _) = log.recover_known_producers(start.offset)?;
+        let reader = log.reader();
+        let head = reader.recover_known_producers(start.offset)?;
         let boot = Boot {
             group: identity.group,
             replica: identity.replica,
@@ -565,22 +582,16 @@ impl Node {
             last_index: log.last_index(),
             hard_state: record.hard_state,
             conf: record.conf.clone(),
-            head_producers: head.encode(),
+            head_producers: head.lost.is_none().then(|| head.state.encode()),
             may_be_short: record.may_be_short,
             recovering: record.recovering,
             caching: settings.write_caching,
         };
         let group = Group::boot(boot, self.settings.group)?;
-        let offset = group.log().offset_after(group.commit());
-        let (producers, unknown) = log.recover_known_producers(offset)?;
-        if let Some(index) = unknown.first() {
-            tracing::warn!(
-                group = identity.group,
-                count = unknown.len(),
-                index,
-                "what bad batches say of producers is not known"
-            );
-        }
+        let offset = group.offset_in_memory(group.commit());
+        let known = reader.recover_known_producers(offset)?;
+        let blind = !known.is_all();
+        self.say_unknown(identity.group, &known);
         let published = Published {
             role: Role::Follower,
             leader_replica: 0,
@@ -613,12 +624,25 @@ impl Node {
             group,
             handle,
             incarnation: self.incarnation,
-            producers,
-            blind: !unknown.is_empty(),
+            producers: known.state,
+            blind,
             settings,
             deliver: identity.group == CONTROLLER_GROUP,
             recovering: record.recovering,
         }))
+    }
+
+    /// Says what is not known of producers.
+    fn say_unknown(&self, group: u64, known: &KnownProducers) {
+        if let Some(index) = known.skipped.first() {
+            let count = known.skipped.len();
+            let what = "what bad batches say of producers is not known";
+            tracing::warn!(group, count, index, what);
+        }
+        if let Some(error) = &known.lost {
+            let what = "what the log's dropped head said of producers is not known";
+            tracing::error!(group, %error, what);
+        }
     }
 
     /// Creates an empty replica by the controller's order: recorded in the WAL, durable, before it
@@ -642,13 +666,7 @@ impl Node {
             }
             return Err(error);
         }
-        let mut conf = ConfState::default();
-        conf.set_voters(order.voters.clone());
-        conf.set_learners(order.learners.clone());
-        let conf = StoredConf {
-            index: 0,
-            bytes: conf::encode_conf(&conf),
-        };
+        let conf = order.conf();
         let dir = self.directory_of(&order.identity);
         let start = LogStart::default();
         let config = order.settings.log.clone();
@@ -893,7 +911,7 @@ impl Node {
                 .truncate_from(*from)
                 .map(|()| Some(Input::Cut { group })),
             Op::SaveProducers { offset, producers } => (|| {
-                let state = ProducerState::decode(producers).unwrap_or_default();
+                let state = decode_producers(producers);
                 files.log.lock().write_producer_snapshot(*offset, &state)?;
                 files.sync.sync_all().map_err(|source| LogError::Io {
                     path: files.dir.clone(),
@@ -907,7 +925,7 @@ impl Node {
                 .reset(*start, conf)
                 .map(|()| Some(Input::Cut { group })),
             Op::ProducerSnapshot { offset, producers } => {
-                let state = ProducerState::decode(producers).unwrap_or_default();
+                let state = decode_producers(producers);
                 files
                     .log
                     .lock()
@@ -928,7 +946,11 @@ impl Node {
         match done {
             Ok(input) => input,
             // What is bad is put right first; the head is dropped by a later order.
-            Err(error @ LogError::BadBatch { .. }) if matches!(op, Op::DropHead { .. }) => {
+            Err(
+                error @ (LogError::BadBatch { .. }
+                | LogError::Damaged { .. }
+                | LogError::Absent { .. }),
+            ) if matches!(op, Op::DropHead { .. }) => {
                 tracing::warn!(group, %error, "the head of a log is not dropped yet");
                 None
             }
@@ -1082,6 +1104,11 @@ impl Node {
         inputs.extend(failures(self.store.take_failed_logs()));
         Ok(any)
     }
+}
+
+/// Producers as this process encoded them.
+fn decode_producers(bytes: &[u8]) -> ProducerState {
+    ProducerState::decode(bytes).unwrap_or_else(|error| panic!("producers of our own: {error}"))
 }
 
 /// I10: a log that cannot be synced takes its partition out of service.

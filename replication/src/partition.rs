@@ -10,7 +10,7 @@ mod produce;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use riverrun_record::BatchView;
@@ -52,6 +52,8 @@ struct HandleInner {
     progress: RwLock<Arc<[Progress]>>,
     /// Last index that is committed, and durable here.
     settled: AtomicU64,
+    /// Whether more is to be known of producers than is ([`Partition::is_blind`]).
+    blind: AtomicBool,
     reader: LogReader,
 }
 
@@ -73,6 +75,7 @@ impl PartitionHandle {
                 in_sync: RwLock::new(Arc::default()),
                 progress: RwLock::new(Arc::default()),
                 settled: AtomicU64::new(0),
+                blind: AtomicBool::new(false),
                 reader,
             }),
         }
@@ -100,6 +103,12 @@ impl PartitionHandle {
     #[must_use]
     pub fn partition(&self) -> i32 {
         self.inner.partition
+    }
+
+    /// Whether the replica waits for what bad batches would tell of producers.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.inner.blind.load(Ordering::Acquire)
     }
 
     /// The shard that the group belongs to.
@@ -222,6 +231,8 @@ pub(crate) struct Confirms {
 
 /// Bytes of lately applied batches that are read at once for what they say of producers.
 const SIGHT_BYTES: usize = 1 << 20;
+/// What Kafka shows for an offset that is not known.
+const UNKNOWN_OFFSET: i64 = -1;
 
 /// What recovery hands to a partition besides its group.
 #[derive(Debug)]
@@ -249,7 +260,7 @@ impl Partition {
     #[must_use]
     pub fn boot(boot: PartitionBoot) -> Self {
         let applied = boot.group.commit();
-        let offset = boot.group.log().offset_after(applied);
+        let offset = boot.group.offset_in_memory(applied);
         let next_offset = boot.group.log().next_offset();
         let replica = boot.group.replica();
         // With one voter there is nobody to be filled from: it leads with what it has (R2).
@@ -266,6 +277,7 @@ impl Partition {
         let recovering = Recovering::new(boot.recovering && !alone);
         // With one replica nobody has what the bad batches say, and the rest is served (R7).
         let blind = boot.blind && !alone;
+        boot.handle.inner.blind.store(blind, Ordering::Release);
         group.set_recovering(recovering.is_on());
         if boot.deliver {
             group.store_commits();
@@ -359,7 +371,12 @@ impl Partition {
         if self.majority_is_enough() {
             return None;
         }
-        self.handle.reader().index_of_offset(base_offset)
+        let index = self.handle.reader().index_of_offset(base_offset);
+        // Whoever holds all that is applied holds it too.
+        index.unwrap_or_else(|error| {
+            tracing::warn!(group = self.id(), %error, "where a batch lies cannot be read");
+            Some(self.applied)
+        })
     }
 
     /// What is said of a batch that is there.
@@ -538,7 +555,7 @@ impl Partition {
         if !rolled.is_empty() && planted::is(Bug::DropProducerStateOnRoll) {
             self.producers = ProducerState::default();
         }
-        let applied = self.group.log().offset_after(self.applied);
+        let applied = self.applied_offset();
         for base in rolled.iter().filter(|_| !self.blind) {
             // Where batches come one by one, all before the new segment is applied already.
             if *base == applied {
@@ -577,7 +594,7 @@ impl Partition {
             return;
         }
         let mut producers = producers;
-        let applied = self.group.log().offset_after(self.applied);
+        let applied = self.applied_offset();
         let mut at = offset;
         while at < applied {
             let read = self.handle.reader().fetch(at, applied, SIGHT_BYTES, true);
@@ -587,8 +604,14 @@ impl Partition {
                 return;
             };
             for bytes in &fetched.batches {
-                for batch in riverrun_record::batches(bytes).flatten() {
-                    producers.apply(&batch);
+                for batch in riverrun_record::batches(bytes) {
+                    match batch {
+                        Ok(batch) => producers.apply(&batch),
+                        Err(error) => {
+                            tracing::warn!(group = self.id(), %error, "producers are not known yet");
+                            return;
+                        }
+                    }
                 }
             }
             if fetched.next_offset <= at {
@@ -597,9 +620,14 @@ impl Partition {
             at = fetched.next_offset;
         }
         self.producers = producers;
-        self.blind = false;
+        self.sees();
         self.overlay = Overlay::of_tail(&self.producers, self.group.log().tail_above(self.applied));
         tracing::info!(group = self.id(), "all producers are known again");
+    }
+
+    fn sees(&mut self) {
+        self.blind = false;
+        self.handle.inner.blind.store(false, Ordering::Release);
     }
 
     /// Whether bad batches would tell more of producers than is known (R7).
@@ -628,6 +656,12 @@ impl Partition {
         }
     }
 
+    /// The next offset behind what is applied.
+    fn applied_offset(&self) -> i64 {
+        let of_reset = self.after_reset.map(|(_, offset)| offset);
+        of_reset.map_or(self.high_watermark, |of| self.high_watermark.max(of))
+    }
+
     fn publish_progress(&self) {
         let mut progress = Vec::new();
         if self.group.is_leader() {
@@ -640,9 +674,11 @@ impl Partition {
                 } else {
                     self.group.matched(replica)
                 };
+                let matched = matched.clamp(log.start().prev_index, log.last());
                 progress.push(Progress {
                     replica,
-                    end_offset: log.offset_after(matched.clamp(log.start().prev_index, log.last())),
+                    // Where its record cannot be read, it is not known; the reader has noted that.
+                    end_offset: log.offset_after(matched).unwrap_or(UNKNOWN_OFFSET),
                     silent_ticks: if own { 0 } else { peer.silent_ticks },
                     lagging_ticks: if own { 0 } else { peer.lagging_ticks },
                 });
@@ -795,15 +831,14 @@ impl Partition {
         let group = self.id();
         if let Some(at) = did.cut_at {
             self.overlay = Overlay::default();
-            let offset = self
-                .group
-                .log()
-                .offset_after(at.saturating_sub(1).min(self.group.log().last()));
+            let before = at.saturating_sub(1).min(self.group.log().last());
+            let offset = self.group.offset_in_memory(before);
             self.rolled.retain(|base| *base <= offset);
         }
         if let Some(snapshot) = did.reset {
-            self.producers = ProducerState::decode(&snapshot.producers).unwrap_or_default();
-            self.blind = false;
+            self.producers = ProducerState::decode(&snapshot.producers)
+                .unwrap_or_else(|e| panic!("the producers of a snapshot that was stepped: {e}"));
+            self.sees();
             self.applied = snapshot.index;
             self.after_reset = Some((snapshot.index, snapshot.offset));
             self.rolled.clear();
@@ -836,9 +871,9 @@ impl Partition {
             return;
         }
         self.applied = entry.index;
-        if entry.kind == EntryKind::Data
-            && let Ok(view) = BatchView::parse(&entry.payload)
-        {
+        if entry.kind == EntryKind::Data {
+            let view = BatchView::parse(&entry.payload)
+                .unwrap_or_else(|e| panic!("I1: entry {}: {e}", entry.index));
             self.producers.apply(&view);
             self.overlay.applied(view.producer_id(), entry.index);
             if self.deliver {

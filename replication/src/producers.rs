@@ -25,9 +25,9 @@ impl Overlay {
     pub fn of_tail<'a>(applied: &ProducerState, tail: impl Iterator<Item = &'a LogEntry>) -> Self {
         let mut overlay = Self::default();
         for entry in tail.filter(|e| e.kind == EntryKind::Data) {
-            if let Ok(view) = BatchView::parse(&entry.payload)
-                && view.producer_id() >= 0
-            {
+            let view = BatchView::parse(&entry.payload)
+                .unwrap_or_else(|e| panic!("I1: entry {}: {e}", entry.index));
+            if view.producer_id() >= 0 {
                 overlay.adopt(applied, view.producer_id());
                 overlay.state.apply(&view);
                 overlay.last_index.insert(view.producer_id(), entry.index);

@@ -6,7 +6,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use riverrun_record::BatchView;
-use riverrun_storage::{EntryKind, LogEntry};
+use riverrun_storage::{BadSnapshot, EntryKind, LogEntry, LogError, ProducerState};
 
 use crate::conf;
 use crate::message::{RaftKind, RaftMessage, SnapshotMessage};
@@ -123,28 +123,59 @@ fn kind_of(kind: MessageType) -> Option<RaftKind> {
     })
 }
 
+/// Why a message of the library cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsendable {
+    /// An entry in it is none of ours.
+    #[error(transparent)]
+    Entry(#[from] BadEntry),
+    /// The snapshot in it is none of ours.
+    #[error("the snapshot of index {0} is not one of ours")]
+    Snapshot(u64),
+    /// Which offsets its entries have cannot be read.
+    #[error(transparent)]
+    Unread(#[from] LogError),
+}
+
+/// Whether an entry is a record batch: those have their own offsets.
+fn is_batch(entry: &Entry) -> bool {
+    entry.get_entry_type() == EntryType::EntryNormal
+        && entry.context.is_empty()
+        && !entry.data.is_empty()
+}
+
 /// Our form of an outgoing message; `None` for one that must not leave.
 ///
 /// `offset_before` gives the log's next Kafka offset in front of an index.
+///
+/// # Errors
+/// Where it cannot be made.
 pub fn message_from_raft(
     mut m: Message,
-    offset_before: impl Fn(u64) -> i64,
-) -> Option<RaftMessage> {
-    let kind = kind_of(m.get_msg_type())?;
+    offset_before: impl Fn(u64) -> Result<i64, LogError>,
+) -> Result<Option<RaftMessage>, Unsendable> {
+    let Some(kind) = kind_of(m.get_msg_type()) else {
+        return Ok(None);
+    };
     let raft_entries = std::mem::take(m.mut_entries());
     let mut entries = Vec::with_capacity(raft_entries.len());
-    let mut offset = raft_entries.first().map_or(0, |e| offset_before(e.index));
+    let mut offset = match raft_entries.first() {
+        Some(first) if !is_batch(first) => offset_before(first.index)?,
+        _ => 0,
+    };
     for entry in &raft_entries {
-        let entry = from_raft(entry, offset).ok()?;
+        let entry = from_raft(entry, offset)?;
         offset = entry.next_offset();
         entries.push(entry);
     }
     let snapshot = if kind == RaftKind::Snapshot {
-        Some(snapshot_from_raft(m.get_snapshot())?)
+        let index = m.get_snapshot().get_metadata().index;
+        let snapshot = snapshot_from_raft(m.get_snapshot());
+        Some(snapshot.ok_or(Unsendable::Snapshot(index))?)
     } else {
         None
     };
-    Some(RaftMessage {
+    Ok(Some(RaftMessage {
         kind,
         term: m.term,
         log_term: m.log_term,
@@ -158,12 +189,25 @@ pub fn message_from_raft(
         context: m.context,
         entries,
         snapshot,
-    })
+    }))
 }
 
-/// The library's form of an incoming message; `None` where its snapshot cannot be read.
-#[must_use]
-pub fn message_to_raft(from: u64, to: u64, m: RaftMessage) -> Option<Message> {
+/// A snapshot of another replica that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BadMessage {
+    /// Its configuration.
+    #[error("the configuration in a snapshot: {0}")]
+    Conf(#[from] conf::BadConf),
+    /// What it says of producers.
+    #[error("the producers in a snapshot: {0}")]
+    Producers(#[from] BadSnapshot),
+}
+
+/// The library's form of an incoming message.
+///
+/// # Errors
+/// Where its snapshot cannot be read.
+pub fn message_to_raft(from: u64, to: u64, m: RaftMessage) -> Result<Message, BadMessage> {
     let mut out = Message::default();
     out.set_msg_type(match m.kind {
         RaftKind::Append => MessageType::MsgAppend,
@@ -191,25 +235,28 @@ pub fn message_to_raft(from: u64, to: u64, m: RaftMessage) -> Option<Message> {
     out.context = m.context;
     out.set_entries(m.entries.iter().map(to_raft).collect::<Vec<_>>().into());
     if let Some(snapshot) = m.snapshot {
+        ProducerState::decode(&snapshot.producers)?;
         out.set_snapshot(snapshot_to_raft(&snapshot)?);
     }
-    Some(out)
+    Ok(out)
 }
 
-/// The library's form of a snapshot; `None` where its configuration cannot be read.
-#[must_use]
-pub fn snapshot_to_raft(s: &SnapshotMessage) -> Option<Snapshot> {
+/// The library's form of a snapshot.
+///
+/// # Errors
+/// Where its configuration cannot be read.
+pub fn snapshot_to_raft(s: &SnapshotMessage) -> Result<Snapshot, conf::BadConf> {
     let mut out = Snapshot::default();
     let meta = out.mut_metadata();
     meta.index = s.index;
     meta.term = s.term;
-    meta.set_conf_state(conf::decode_conf(&s.conf).ok()?);
+    meta.set_conf_state(conf::decode_conf(&s.conf)?);
     let mut data = BytesMut::with_capacity(16 + s.producers.len());
     data.put_u64_le(s.conf_index);
     data.put_i64_le(s.offset);
     data.put_slice(&s.producers);
     out.data = data.freeze();
-    Some(out)
+    Ok(out)
 }
 
 /// Our form of a snapshot; `None` where it is not one of ours.

@@ -21,13 +21,15 @@ pub struct RaftLog {
     start: LogStart,
     /// Index of the last entry that is read from the file; the tail begins behind it.
     floor: u64,
+    /// The next Kafka offset behind that entry.
+    floor_offset: i64,
     tail: VecDeque<LogEntry>,
     tail_bytes: usize,
     initial: RaftState,
     /// The applied configuration and the index of the entry that made it.
     applied_conf: (u64, ConfState),
-    /// The producer state of exactly the log below its first index.
-    head_producers: bytes::Bytes,
+    /// The producer state of exactly the log below its first index, where it is known.
+    head_producers: Option<bytes::Bytes>,
 }
 
 /// What recovery found of a log.
@@ -39,14 +41,16 @@ pub struct Recovered {
     pub start: LogStart,
     /// Index of the last entry that is read from the files.
     pub floor: u64,
+    /// The next Kafka offset behind that entry.
+    pub floor_offset: i64,
     /// What follows it.
     pub tail: VecDeque<LogEntry>,
     /// Term, vote and commit.
     pub hard_state: HardState,
     /// The configuration and the index of its entry.
     pub conf: (u64, ConfState),
-    /// The producer state of exactly the log below its first index, encoded.
-    pub head_producers: bytes::Bytes,
+    /// The producer state of exactly the log below its first index, encoded; none where it cannot be read.
+    pub head_producers: Option<bytes::Bytes>,
 }
 
 impl RaftLog {
@@ -57,6 +61,7 @@ impl RaftLog {
             reader,
             start,
             floor,
+            floor_offset,
             tail,
             hard_state,
             conf,
@@ -68,6 +73,7 @@ impl RaftLog {
             reader,
             start,
             floor,
+            floor_offset,
             tail,
             tail_bytes,
             initial,
@@ -93,22 +99,31 @@ impl RaftLog {
     pub fn next_offset(&self) -> i64 {
         match self.tail.back() {
             Some(entry) => entry.next_offset(),
-            None => self.offset_after(self.last()),
+            None => self.floor_offset,
         }
     }
 
     /// The next Kafka offset behind the entry of an index that the log holds.
+    ///
+    /// # Errors
+    /// Where that lies in the file and cannot be read.
+    pub fn offset_after(&self, index: u64) -> Result<i64, LogError> {
+        match self.offset_in_memory(index) {
+            Some(offset) => Ok(offset),
+            None => self.reader.offset_after(index),
+        }
+    }
+
+    /// The same where it needs no reading: at the log's start, and from what is committed and in the file on.
     #[must_use]
-    pub fn offset_after(&self, index: u64) -> i64 {
+    pub fn offset_in_memory(&self, index: u64) -> Option<i64> {
         if index <= self.start.prev_index {
-            return self.start.offset;
+            return Some(self.start.offset);
         }
-        if let Some(entry) = self.tail_entry(index) {
-            return entry.next_offset();
+        if index == self.floor {
+            return Some(self.floor_offset);
         }
-        self.reader
-            .entry_meta(index)
-            .map_or(self.start.offset, |meta| meta.next_offset())
+        self.tail_entry(index).map(LogEntry::next_offset)
     }
 
     /// The entry of an index where it is still in memory.
@@ -159,6 +174,7 @@ impl RaftLog {
         {
             self.tail_bytes -= entry.payload.len();
             self.floor = entry.index;
+            self.floor_offset = entry.next_offset();
         }
     }
 
@@ -168,13 +184,14 @@ impl RaftLog {
         self.tail_bytes = 0;
         self.start = start;
         self.floor = start.prev_index;
-        self.head_producers = head_producers;
+        self.floor_offset = start.offset;
+        self.head_producers = Some(head_producers);
     }
 
     /// The head of the file was dropped.
     pub fn set_start(&mut self, start: LogStart, head_producers: bytes::Bytes) {
         self.start = start;
-        self.head_producers = head_producers;
+        self.head_producers = Some(head_producers);
     }
 
     /// A configuration was applied.
@@ -233,7 +250,10 @@ impl Storage for RaftLog {
             let read = self.reader.entries(low, in_file, left);
             let read = read.map_err(|error| match error {
                 // A follower that needs what cannot be read waits for it; no other does (R7).
-                LogError::BadBatch { .. } | LogError::Damaged { .. } | LogError::Io { .. }
+                LogError::BadBatch { .. }
+                | LogError::Damaged { .. }
+                | LogError::Absent { .. }
+                | LogError::Io { .. }
                     if context.can_async() =>
                 {
                     raft::Error::Store(StorageError::LogTemporarilyUnavailable)
@@ -276,10 +296,9 @@ impl Storage for RaftLog {
     }
 
     fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let unavailable = || raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
         if self.start.prev_index == 0 || request_index > self.start.prev_index {
-            return Err(raft::Error::Store(
-                StorageError::SnapshotTemporarilyUnavailable,
-            ));
+            return Err(unavailable());
         }
         snapshot_to_raft(&SnapshotMessage {
             index: self.start.prev_index,
@@ -287,8 +306,8 @@ impl Storage for RaftLog {
             conf: conf::encode_conf(&self.applied_conf.1),
             conf_index: self.applied_conf.0,
             offset: self.start.offset,
-            producers: self.head_producers.clone(),
+            producers: self.head_producers.clone().ok_or_else(unavailable)?,
         })
-        .ok_or_else(|| other("the applied configuration cannot be encoded"))
+        .map_err(other)
     }
 }

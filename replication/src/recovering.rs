@@ -249,10 +249,15 @@ impl Partition {
             .newest
             .as_ref()
             .map_or(0, |(index, _)| *index);
-        if report.conf_index > known.max(self.group.conf().0)
-            && let Ok(conf) = conf::decode_conf(&report.conf)
-        {
-            self.recovering.newest = Some((report.conf_index, conf));
+        if report.conf_index > known.max(self.group.conf().0) {
+            match conf::decode_conf(&report.conf) {
+                Ok(conf) => self.recovering.newest = Some((report.conf_index, conf)),
+                // Nothing is decided on an older one.
+                Err(error) => {
+                    tracing::warn!(group = self.id(), from, %error, "a report cannot be read");
+                    return;
+                }
+            }
         }
         self.recovering.reports.insert(from, report);
         self.judge_reports();

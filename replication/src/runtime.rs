@@ -56,7 +56,8 @@ pub trait Host: Send + Sync {
     /// Call [`Runtime::write_once`] for the group until it has no more, on a thread that may block:
     /// its writes are slow.
     fn write_later(&self, group: u64);
-    /// The time since some fixed moment, of a clock that never goes back: how long a write took.
+    /// The time since some fixed moment, of a clock that never goes back: how long a write took, and how long
+    /// what it wrote has waited for its flush.
     fn now(&self) -> Duration;
     /// A message for another node's replica.
     fn send(&self, message: PeerMessage);
@@ -352,7 +353,7 @@ impl<H: Host> Runtime<H> {
         let mut work = work;
         let mut effects = Vec::new();
         for _ in 0..MAX_ROUNDS_IN_HOLD {
-            state.turn(work, &mut effects);
+            state.turn(self.host.now(), work, &mut effects);
             work = self.carry_out(effects.drain(..));
             if work.is_empty() {
                 return;
@@ -539,7 +540,7 @@ fn replay<H: Host>(node: &Node, handle: &PartitionHandle, host: &H) -> Result<()
         let offset = found.controller.image().next_offset;
         // It may be newer than the stored commit index, never than the log.
         index = reader
-            .index_of_offset(offset)
+            .index_of_offset(offset)?
             .unwrap_or(reader.last_index() + 1);
         tracing::info!(offset, "the cluster's state was read from an image");
         host.restored(found);

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use riverrun_storage::{LogEntry, LogStart, ProducerState};
 
@@ -233,6 +234,7 @@ pub enum Effect {
 pub struct Shard {
     partitions: BTreeMap<u64, Partition>,
     fenced: BTreeMap<u64, Partition>,
+    now: Duration,
 }
 
 impl Shard {
@@ -247,9 +249,15 @@ impl Shard {
         self.partitions.values()
     }
 
-    /// One turn: takes the inputs in order, then carries every group that was touched on as far as
+    /// One turn at a time by a clock that never goes back: takes the inputs in order, then carries every group that was touched on as far as
     /// it goes, so that work that arrives together is done together.
-    pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, out: &mut Vec<Effect>) {
+    pub fn turn(
+        &mut self,
+        now: Duration,
+        inputs: impl IntoIterator<Item = Input>,
+        out: &mut Vec<Effect>,
+    ) {
+        self.now = now;
         let mut touched: Vec<u64> = Vec::new();
         for input in inputs {
             self.step(input, out, &mut touched);
@@ -394,6 +402,7 @@ impl Shard {
         let Some(partition) = self.partitions.get_mut(&group) else {
             return;
         };
+        partition.group.set_now(self.now);
         let before = out.len();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| f(partition, out))) {
             // What it wanted done in this call is not to be trusted.

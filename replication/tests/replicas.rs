@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use riverrun_record::{BatchBuilder, Compression, Limits, validate};
@@ -32,6 +33,7 @@ struct Cluster {
     answers: BTreeMap<u64, ProduceOutcome>,
     next_request: u64,
     flushes: bool,
+    now: Duration,
 }
 
 impl Cluster {
@@ -97,6 +99,7 @@ impl Cluster {
             answers: BTreeMap::new(),
             next_request: 0,
             flushes: true,
+            now: Duration::ZERO,
         }
     }
 
@@ -116,7 +119,7 @@ impl Cluster {
                     moved = true;
                     replica
                         .shard
-                        .turn(std::mem::take(&mut replica.inputs), &mut effects);
+                        .turn(self.now, std::mem::take(&mut replica.inputs), &mut effects);
                     for effect in effects.drain(..) {
                         match effect {
                             Effect::Write { group, entries } => {
@@ -285,6 +288,95 @@ fn acks_all_waits_for_the_flush_and_acks_1_does_not() {
             .high_watermark,
         2
     );
+}
+
+const STEP: Duration = Duration::from_millis(10);
+
+/// Produces one event every step for so many of them; gives when each was produced, by request.
+fn produce_on(cluster: &mut Cluster, leader: u64, steps: u32) -> BTreeMap<u64, Duration> {
+    let mut produced = BTreeMap::new();
+    for step in 0..steps {
+        let request = cluster.produce(leader, Acks::All, &["v"]);
+        produced.insert(request, cluster.now);
+        cluster.settle();
+        cluster.now += STEP;
+        if step % 5 == 4 {
+            cluster.tick();
+        }
+    }
+    produced
+}
+
+fn is_acknowledged(cluster: &Cluster, request: u64) -> bool {
+    let answer = cluster.answers.get(&request);
+    answer.is_some_and(|outcome| outcome.is_ok())
+}
+
+/// How many of them are acknowledged.
+fn acknowledged(cluster: &Cluster, produced: &BTreeMap<u64, Duration>) -> usize {
+    let is_there = |request: &&u64| is_acknowledged(cluster, **request);
+    produced.keys().filter(is_there).count()
+}
+
+#[test]
+fn what_is_acknowledged_from_memory_and_not_synced_spans_no_more_than_the_window() {
+    let window = GroupConfig::default().caching_window;
+    for count in [1, 3] {
+        let mut cluster = Cluster::new(count, true);
+        cluster.settle();
+        let leader = cluster.leader();
+        cluster.settle();
+        cluster.flushes = false;
+        let began = cluster.now;
+        let produced = produce_on(&mut cluster, leader, 45);
+        for (request, at) in &produced {
+            let is_young = *at - began < window;
+            assert_eq!(is_acknowledged(&cluster, *request), is_young, "{at:?}");
+        }
+        // The rounds come through, and everything is answered, from memory again.
+        cluster.flushes = true;
+        cluster.settle();
+        assert_eq!(acknowledged(&cluster, &produced), produced.len());
+        cluster.flushes = false;
+        let produced = produce_on(&mut cluster, leader, 10);
+        assert_eq!(acknowledged(&cluster, &produced), produced.len());
+    }
+}
+
+#[test]
+fn what_was_written_during_a_slow_round_is_as_old_as_it_is() {
+    let window = GroupConfig::default().caching_window;
+    let mut cluster = Cluster::new(1, true);
+    cluster.settle();
+    let leader = cluster.leader();
+    cluster.settle();
+    cluster.flushes = false;
+    let before = produce_on(&mut cluster, leader, 15);
+    assert_eq!(acknowledged(&cluster, &before), before.len());
+    let node = &cluster.replicas[&leader].node;
+    let round = node.begin_round().unwrap().expect("a round was due");
+    let began = cluster.now;
+    let during = produce_on(&mut cluster, leader, 40);
+    assert!(acknowledged(&cluster, &during) < during.len());
+    let node = &cluster.replicas[&leader].node;
+    let result = node.sync_round(&round).unwrap();
+    let inputs = node.end_round(round, &result).unwrap();
+    cluster
+        .replicas
+        .get_mut(&leader)
+        .unwrap()
+        .inputs
+        .extend(inputs);
+    cluster.settle();
+    // The oldest of them is older than the window, though the round has ended a moment ago.
+    assert!(cluster.now - began > window);
+    let after = produce_on(&mut cluster, leader, 5);
+    assert!(acknowledged(&cluster, &during) < during.len());
+    assert_eq!(acknowledged(&cluster, &after), 0);
+    cluster.flushes = true;
+    cluster.settle();
+    assert_eq!(acknowledged(&cluster, &during), during.len());
+    assert_eq!(acknowledged(&cluster, &after), after.len());
 }
 
 #[test]

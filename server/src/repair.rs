@@ -40,6 +40,8 @@ struct State {
     began: Option<Instant>,
     /// What was said of a group.
     said: BTreeMap<u64, String>,
+    /// The groups of which was said that they do not know all producers.
+    said_lost: BTreeMap<u64, String>,
     /// When a group that could not be put right is tried again.
     later: BTreeMap<u64, (Backoff, Instant)>,
     /// When an entry of a group is tried again that the disk refused to give.
@@ -50,6 +52,17 @@ impl State {
     fn now(&mut self) -> Duration {
         let now = Instant::now();
         now.saturating_duration_since(*self.began.get_or_insert(now))
+    }
+
+    /// Says once that what a group's dropped head said of producers is not known.
+    fn say_lost(&mut self, group: u64, why: String) {
+        if self.said_lost.get(&group) != Some(&why) {
+            warn!(
+                group,
+                why, "a replica does not know the producers of what was dropped"
+            );
+            self.said_lost.insert(group, why);
+        }
     }
 
     /// Says something of a group, once.
@@ -81,6 +94,9 @@ async fn look(broker: &Arc<Broker>, state: &mut State) {
         let group = handle.group();
         try_again(broker, &handle, state).await;
         remember(broker, &handle).await;
+        if let Some(why) = handle.reader().lost_producers() {
+            state.say_lost(group, why);
+        }
         let bad = handle.reader().bad_entries();
         let Some(first) = bad.first() else {
             state.said.remove(&group);

@@ -24,7 +24,7 @@ use riverrun_storage::LogIdentity;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::broker::Broker;
@@ -376,6 +376,7 @@ fn open_once(broker: &Arc<Broker>) -> Result<(), Opening> {
         store: broker.config().store.clone(),
         group: GroupConfig {
             lag_ticks: ticks(broker.config().replica_lag),
+            caching_window: broker.config().caching_window,
             seed: broker.seed(),
             ..GroupConfig::default()
         },
@@ -424,7 +425,12 @@ pub(crate) fn group_settings(broker: &Broker, identity: &LogIdentity) -> GroupSe
     });
     match given {
         Some(Ok(settings)) => settings.group_settings(),
-        Some(Err(_)) | None => defaults.group_settings(),
+        Some(Err(error)) => {
+            let (group, topic) = (identity.group, identity.topic_id);
+            error!(group, %topic, %error, "a topic's settings are not known here: it is not served");
+            defaults.group_settings()
+        }
+        None => defaults.group_settings(),
     }
 }
 
@@ -440,10 +446,17 @@ fn prepare(data: &Path) -> Result<(), StartError> {
         Ok(_) => {
             // Whoever made it, and perhaps stopped hard right after, may not have synced its name.
             // Where the directory above is closed to us we can do nothing about that.
-            let _ = sync_name(data);
+            if let Err(error) = sync_name(data)
+                && error.kind() != ErrorKind::PermissionDenied
+            {
+                warn!(%error, data = %data.display(), "the directory's name could not be synced");
+            }
             Ok(())
         }
-        Err(_) => create_durably(data).map_err(|e| data_error(data, e)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            create_durably(data).map_err(|e| data_error(data, e))
+        }
+        Err(error) => Err(data_error(data, error)),
     }
 }
 

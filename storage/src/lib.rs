@@ -17,8 +17,8 @@ pub mod recovered;
 pub use disk::{DirEntry, Disk, DiskFile, LenientDisk, MemDisk, OpenMode, StdDisk};
 pub use entry::{EntryKind, LogEntry};
 pub use log::{
-    Appended, BadEntry, EntryMeta, Fetched, Log, LogConfig, LogError, LogFlush, LogReader,
-    LogResult, LogSync, Recovery, Scrubbed, Scrubber, TimestampOffset,
+    Appended, BadEntry, EntryMeta, Fetched, KnownProducers, Log, LogConfig, LogError, LogFlush,
+    LogReader, LogResult, LogSync, Recovery, Scrubbed, Scrubber, TimestampOffset,
 };
 pub use producer_state::{
     BadSnapshot, ProducerBatch, ProducerState, REMEMBERED_BATCHES, SequenceVerdict,

@@ -434,6 +434,26 @@ impl ProducerState {
     }
 }
 
+/// The byte at which something is wrong with a snapshot that cannot be read, and what it is.
+#[must_use]
+pub fn snapshot_fault(bytes: &[u8]) -> (u64, &'static str) {
+    let Some((head, entries)) = read_snapshot(bytes) else {
+        return (0, "the file is shorter than a snapshot's head");
+    };
+    if head.version != SNAPSHOT_VERSION {
+        (0, "the snapshot's version is not known")
+    } else if !head.crc_is_valid {
+        (2, "the snapshot's checksum does not match")
+    } else if head.extra_bytes > 0 || usize::try_from(head.count) != Ok(entries.count()) {
+        (6, "the snapshot has not as many entries as it states")
+    } else {
+        (
+            SNAPSHOT_HEAD_LEN as u64,
+            "an entry of the snapshot is impossible",
+        )
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {

@@ -106,9 +106,56 @@ fn a_damaged_partition_is_named_and_the_others_serve() {
     assert_eq!(node.run("consume whole -e").ok(), "one\ntwo\nthree\n");
 }
 
+#[test]
+fn a_damage_of_each_kind_of_file_is_named_by_file_and_byte() {
+    let whole = tempfile::tempdir().unwrap();
+    let mut node = Node::start_on(whole.path());
+    node.run("topic create t").ok();
+    node.feed("produce t -q", b"first\nsecond\n").ok();
+    assert_eq!(node.terminate(), Some(0));
+    let (log, _) = log_with(whole.path(), "second");
+    let of_topic = log.parent().unwrap().strip_prefix(whole.path()).unwrap();
+    let first = |ends: &str| format!("00000000000000000000.{ends}");
+    for name in [
+        of_topic.join(first("raft")),
+        PathBuf::from("__cluster_metadata-0").join(first("raft")),
+        PathBuf::from("node/identity"),
+        PathBuf::from("node/cluster"),
+        PathBuf::from("node/wal"),
+    ] {
+        let place = tempfile::tempdir().unwrap();
+        let copy = place.path().join("data");
+        let copied = Command::new("cp")
+            .args(["-r", "--sparse=always"])
+            .args([whole.path(), &copy])
+            .status()
+            .unwrap();
+        assert!(copied.success());
+        let path = copy.join(&name);
+        if !path.exists() {
+            assert!(name.ends_with("cluster"), "{name:?}");
+            continue;
+        }
+        // Two slots of the identity, two start marks of the WAL, and the header of a sidecar.
+        for at in (0..fs::metadata(&path).unwrap().len().min(16_384)).step_by(64) {
+            flip(&path, at + 20);
+        }
+        let errors = start_on_rubble(&copy, name.to_str().unwrap());
+        let line = errors
+            .lines()
+            .find(|line| line.contains(path.to_str().unwrap()))
+            .unwrap_or_else(|| panic!("{name:?} is not named: {errors}"));
+        assert!(line.contains("byte"), "{name:?}: {line}");
+        for file in ["00000000000000000000.log", "node/wal"] {
+            let other = !path.ends_with(file) && line.contains(file);
+            assert!(!other, "{name:?}: another file is named: {line}");
+        }
+    }
+}
+
 /// Starts a node on whatever lies there and ends it when it serves, or when it says that it cannot.
-/// It must do one of the two, and what it cannot it must explain.
-fn start_on_rubble(data: &Path, what: &str) {
+/// It must do one of the two, and what it cannot it must explain. Gives what it said.
+fn start_on_rubble(data: &Path, what: &str) -> String {
     let mut child = Command::new(RIVERRUN)
         .args(["dev", "--kafka", "127.0.0.1:0", "--data"])
         .arg(data)
@@ -144,6 +191,7 @@ fn start_on_rubble(data: &Path, what: &str) {
         ),
         other => panic!("{what}: it ended with {other:?}: {errors}"),
     }
+    errors.into_owned()
 }
 
 #[test]

@@ -71,6 +71,18 @@ impl Said {
             .collect()
     }
 
+    /// Demands that this place, and nothing else, is to be made anew by the next start: no failure.
+    #[track_caller]
+    pub(crate) fn rebuilds(&self, path: &Path, position: Option<u64>) {
+        assert_eq!(self.status, Some(0), "{self:?}");
+        let lines = self.lines("rebuild");
+        let is_here = |line: &Value| line["position"].as_u64() == position;
+        assert!(lines.iter().any(is_here), "{self:?}");
+        for line in lines {
+            assert_eq!(line["file"].as_str(), path.to_str(), "{self:?}");
+        }
+    }
+
     /// Demands that this place, and no other file, was found damaged.
     #[track_caller]
     pub(crate) fn names(&self, path: &Path, positions: std::ops::Range<u64>) {

@@ -471,7 +471,7 @@ impl World {
             return false;
         }
         let identity = process.node.identity_of(group);
-        let had_files = process.node.has_files(group);
+        let had_files = process.node.has_files(group).is_ok_and(|had| had);
         let shard = process.shard_of(group);
         self.turn(node, vec![(shard, Input::Remove { group })]);
         let Some(process) = self.process_mut(node) else {

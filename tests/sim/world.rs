@@ -1,6 +1,7 @@
 //! The whole cluster in one thread: the queue of events, and the turns of nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use riverrun_record::{Limits, validate};
@@ -630,8 +631,10 @@ impl World {
                     process.failed.insert(*group);
                 }
             }
+            let now = Duration::from_micros(self.clock.now_us());
             if let [shard] = process.shards.as_mut_slice() {
-                shard.turn(work.into_iter().map(|(_, input)| input), &mut effects);
+                let inputs = work.into_iter().map(|(_, input)| input);
+                shard.turn(now, inputs, &mut effects);
             } else {
                 let mut by_shard: Vec<Vec<Input>> =
                     process.shards.iter().map(|_| Vec::new()).collect();
@@ -642,7 +645,7 @@ impl World {
                 }
                 for (shard, inputs) in process.shards.iter_mut().zip(by_shard) {
                     if !inputs.is_empty() {
-                        shard.turn(inputs, &mut effects);
+                        shard.turn(now, inputs, &mut effects);
                     }
                 }
             }
@@ -1440,7 +1443,7 @@ impl World {
             view.checked += 1;
         }
         if checked.is_ok() {
-            let committed = raft.log().offset_after(commit);
+            let committed = raft.log().offset_in_memory(commit).unwrap_or(-1);
             checked = served::shows(group, node, published.high_watermark, committed);
         }
         if published.role == Role::Leader && commit > raft.durable() {

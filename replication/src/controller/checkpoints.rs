@@ -13,6 +13,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use riverrun_storage::disk::is_of_machine;
 use riverrun_storage::{Disk, LogReader, OpenMode};
 
 use super::Controller;
@@ -142,10 +143,10 @@ impl Checkpoints {
     /// The newest image that is whole and agrees with the log; none where there is none.
     ///
     /// # Errors
-    /// Where the directory cannot be listed.
+    /// Where the directory cannot be listed, and those of the machine, which say nothing of an image.
     pub fn load(&self, log: &LogReader) -> io::Result<Option<Found>> {
         for (at, name) in self.list()? {
-            match self.read(log, at, &name) {
+            match self.read(log, at, &name)? {
                 Ok(found) => return Ok(Some(found)),
                 Err(why) => tracing::warn!(
                     file = %self.dir.join(&name).display(),
@@ -161,30 +162,42 @@ impl Checkpoints {
     /// once, and nothing to carry out orders by.
     ///
     /// # Errors
-    /// Where the directory cannot be listed.
+    /// Where the directory cannot be listed, or the machine lets nothing be read.
     pub fn load_without_log(&self) -> io::Result<Option<Found>> {
-        let mut names = self.list()?.into_iter();
-        Ok(names.find_map(|(at, name)| self.read_whole(at, &name).ok()))
+        for (at, name) in self.list()? {
+            if let Ok(found) = self.read_whole(at, &name)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
-    fn read(&self, log: &LogReader, at: At, name: &str) -> Result<Found, String> {
+    /// An image, or why it is passed over.
+    fn read(&self, log: &LogReader, at: At, name: &str) -> io::Result<Result<Found, String>> {
         if !agrees(log, at) {
-            return Err("the log is not the one that it was made of".to_owned());
+            return Ok(Err("the log is not the one that it was made of".to_owned()));
         }
         self.read_whole(at, name)
     }
 
-    fn read_whole(&self, at: At, name: &str) -> Result<Found, String> {
-        let bytes = self.bytes(name).map_err(|error| error.to_string())?;
-        let controller = Controller::from_checkpoint(&bytes).map_err(|bad| bad.to_string())?;
+    fn read_whole(&self, at: At, name: &str) -> io::Result<Result<Found, String>> {
+        let bytes = match self.bytes(name) {
+            Ok(bytes) => bytes,
+            Err(error) if is_of_machine(&error) => return Err(error),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let controller = match Controller::from_checkpoint(&bytes) {
+            Ok(controller) => controller,
+            Err(bad) => return Ok(Err(format!("damaged at byte 0: {bad}"))),
+        };
         if controller.image().next_offset != at.0 {
-            return Err("its name gives another offset".to_owned());
+            return Ok(Err("its name gives another offset".to_owned()));
         }
-        Ok(Found {
+        Ok(Ok(Found {
             controller,
             term: at.1,
             bytes: bytes.len(),
-        })
+        }))
     }
 
     fn bytes(&self, name: &str) -> io::Result<Vec<u8>> {
@@ -223,7 +236,13 @@ impl Checkpoints {
         if let Err(error) = written {
             // After a failed sync nobody knows what the disk has (W8): it must not be found.
             for path in [&aside, &path] {
-                let _ = self.disk.remove_file(path);
+                match self.disk.remove_file(path) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        let file = path.display();
+                        tracing::warn!(%file, %error, "an image that failed cannot be removed");
+                    }
+                    _ => {}
+                }
             }
             return Err(error);
         }

@@ -74,8 +74,29 @@ pub struct Member {
 
 /// Why bytes are no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadRecord(&'static str);
+#[error("damaged at byte {position}: {what}")]
+pub struct BadRecord {
+    position: u64,
+    what: &'static str,
+}
+
+impl BadRecord {
+    /// The byte at which it is wrong.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// What is wrong there.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+
+    fn at(position: u64, what: &'static str) -> Self {
+        Self { position, what }
+    }
+}
 
 impl Member {
     /// A node that has no replica yet, and where others find it.
@@ -204,24 +225,25 @@ impl Known {
     pub fn from_file(bytes: &[u8]) -> Result<Self, BadRecord> {
         let (header, body) = bytes
             .split_at_checked(HEADER_BYTES)
-            .ok_or(BadRecord("shorter than its header"))?;
+            .ok_or(BadRecord::at(0, "shorter than its header"))?;
         let (magic, numbers) = header.split_at(8);
         if magic != MAGIC {
-            return Err(BadRecord("not the record of a cluster"));
+            return Err(BadRecord::at(0, "not the record of a cluster"));
         }
         let (length, crc) = numbers.split_at(4);
         if usize::try_from(LittleEndian::read_u32(length)) != Ok(body.len())
             || body.len() > MAX_BYTES
         {
-            return Err(BadRecord("its length is not the one that it states"));
+            return Err(BadRecord::at(8, "its length is not the one that it states"));
         }
         if LittleEndian::read_u32(crc) != crc32fast::hash(body) {
-            return Err(BadRecord("its checksum is wrong"));
+            return Err(BadRecord::at(12, "its checksum is wrong"));
         }
-        let known = Self::decode(body).map_err(|_| BadRecord("its body cannot be decoded"))?;
+        let known =
+            Self::decode(body).map_err(|_| BadRecord::at(16, "its body cannot be decoded"))?;
         let directories = known.members.iter().map(|member| member.directory.len());
         if known.cluster_id.len() != 16 || directories.into_iter().any(|len| len != 16) {
-            return Err(BadRecord("an id is not 16 bytes long"));
+            return Err(BadRecord::at(16, "an id is not 16 bytes long"));
         }
         Ok(known)
     }
@@ -252,7 +274,7 @@ impl Known {
         };
         let len = usize::try_from(file.len()?).unwrap_or(usize::MAX);
         if len > HEADER_BYTES + MAX_BYTES {
-            return Err(bad(BadRecord("longer than any record")));
+            return Err(bad(BadRecord::at(0, "longer than any record")));
         }
         let mut bytes = vec![0; len];
         file.read_exact_at(&mut bytes, 0)?;

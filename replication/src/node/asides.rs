@@ -4,11 +4,12 @@
 use std::io::{ErrorKind, IoSlice};
 use std::path::Path;
 
+use riverrun_storage::disk::is_of_machine;
 use riverrun_storage::format::SegmentFile;
 use riverrun_storage::format::aside::{self, Note, Reason, is_aside};
 use riverrun_storage::format::sidecar::Header;
 use riverrun_storage::planted::{self, Bug};
-use riverrun_storage::{LogIdentity, OpenMode};
+use riverrun_storage::{LogIdentity, LogStart, OpenMode};
 use uuid::Uuid;
 
 use super::{GroupOrder, Node, OpenError};
@@ -20,6 +21,23 @@ const MOST_NAMES: u32 = 1000;
 const TORN_HEADER_BYTES: u64 = 1024;
 /// Bytes of a sidecar that hold its header.
 const HEADER_BYTES: u64 = u16::MAX as u64;
+
+/// Bytes of a note, and more.
+const NOTE_BYTES: usize = 4096;
+
+/// What lies where a replica is to be created.
+enum Leftover {
+    /// A part of a log without an entry.
+    Empty,
+    /// A little that cannot be read.
+    Unclear,
+    /// More than that.
+    Log,
+}
+
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
 
 fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> OpenError {
     move |source| OpenError::Io { what, source }
@@ -42,15 +60,15 @@ impl Node {
         let aside = entries
             .into_iter()
             .filter(|entry| entry.is_dir && is_aside(&entry.name));
-        Ok(aside
+        aside
             .map(|entry| {
-                let note = self.read_note(&self.data.join(&entry.name));
-                Aside {
+                let note = self.read_note(&self.data.join(&entry.name))?;
+                Ok(Aside {
                     name: entry.name,
                     note,
-                }
+                })
             })
-            .collect())
+            .collect()
     }
 
     /// Sets the directories of partitions aside that the node store has no record of and that nothing is to be
@@ -84,20 +102,19 @@ impl Node {
                 continue;
             };
             let dir = self.data.join(&entry.name);
-            let identity = self.owner_of(&dir).unwrap_or(LogIdentity {
-                group: 0,
-                replica: 0,
-                topic_id,
-                partition,
-            });
-            let identity = LogIdentity {
-                topic_id,
-                partition,
-                ..identity
+            let name_stray = || {
+                let owner = self.owner_of(&dir).map_err(io("look into a directory"))?;
+                let (group, replica) = owner.map_or((0, 0), |owner| (owner.group, owner.replica));
+                let identity = LogIdentity {
+                    group,
+                    replica,
+                    topic_id,
+                    partition,
+                };
+                self.note_aside(&dir, &identity, Reason::Unrecorded)?;
+                self.move_aside(&dir, &identity)
             };
-            let moved = self
-                .note_aside(&dir, &identity, Reason::Unrecorded)
-                .and_then(|()| self.move_aside(&dir, &identity));
+            let moved = name_stray();
             match moved {
                 Ok(name) => tracing::warn!(?name, "set a directory aside that no record speaks of"),
                 Err(error) => tracing::warn!(%error, name = entry.name, "a stray directory stays"),
@@ -106,25 +123,32 @@ impl Node {
         Ok(())
     }
 
-    /// Bytes of the files in a directory that was set aside.
-    #[must_use]
-    pub fn aside_bytes(&self, name: &str) -> u64 {
-        let dir = self.data.join(name);
-        let files = self.disk.read_dir(&dir).unwrap_or_default();
-        let len_of = |name: &str| {
-            let file = self.disk.open(&dir.join(name), OpenMode::ReadOnly).ok()?;
-            file.len().ok()
-        };
-        files.iter().filter_map(|file| len_of(&file.name)).sum()
-    }
-
-    fn read_note(&self, dir: &Path) -> Option<Note> {
+    /// What a directory says of why it was set aside; none where it has no such note, or one that cannot be
+    /// read: then it stays until an operator removes it. That is said once a start.
+    ///
+    /// # Errors
+    /// Those of the machine.
+    fn read_note(&self, dir: &Path) -> std::io::Result<Option<Note>> {
         let path = dir.join(aside::FILE_NAME);
-        let file = self.disk.open(&path, OpenMode::ReadOnly).ok()?;
-        let len = usize::try_from(file.len().ok()?).ok()?;
-        let mut bytes = vec![0; len.min(4096)];
-        file.read_exact_at(&mut bytes, 0).ok()?;
-        Note::decode(&bytes).ok()
+        let read = || -> std::io::Result<Vec<u8>> {
+            let file = self.disk.open(&path, OpenMode::ReadOnly)?;
+            let mut bytes = vec![0; to_usize(file.len()?).min(NOTE_BYTES)];
+            file.read_exact_at(&mut bytes, 0)?;
+            Ok(bytes)
+        };
+        let why = match read() {
+            Ok(bytes) => match Note::decode(&bytes) {
+                Ok(note) => return Ok(Some(note)),
+                Err(what) => format!("damaged at byte 0: {what}"),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_of_machine(&error) => return Err(error),
+            Err(error) => error.to_string(),
+        };
+        if self.said_of_notes.lock().insert(path.clone()) {
+            tracing::warn!(file = %path.display(), why, "why a directory was set aside cannot be read: it stays");
+        }
+        Ok(None)
     }
 
     /// Writes into a directory why it will be set aside; durable when this returns.
@@ -215,17 +239,35 @@ impl Node {
                 .remove_dir_all(&dir)
                 .map_err(io("clear a directory for a new replica"));
         }
-        if self
-            .is_empty_log(&dir)
+        match self
+            .leftover(&dir, self.header_bytes(order))
             .map_err(io("look into a directory"))?
         {
             // Left by a creation that was cut off before it was recorded: nothing in it was ever promised.
-            return self
-                .disk
-                .remove_dir_all(&dir)
-                .map_err(io("clear a directory for a new replica"));
+            Leftover::Empty => {
+                return self
+                    .disk
+                    .remove_dir_all(&dir)
+                    .map_err(io("clear a directory for a new replica"));
+            }
+            // Most likely the same, but nothing says so.
+            Leftover::Unclear => {
+                let nobody = LogIdentity {
+                    group: 0,
+                    replica: 0,
+                    ..order.identity.clone()
+                };
+                self.note_aside(&dir, &nobody, Reason::Unrecorded)?;
+                let name = self.move_aside(&dir, &nobody)?;
+                tracing::warn!(
+                    ?name,
+                    "set aside what lay in the way of a new replica and cannot be read"
+                );
+                return Ok(());
+            }
+            Leftover::Log => {}
         }
-        match self.owner_of(&dir) {
+        match self.owner_of(&dir).map_err(io("look into a directory"))? {
             Some(owner) if owner.replica != order.identity.replica => {
                 self.note_aside(&dir, &owner, Reason::Unrecorded)?;
                 let name = self.move_aside(&dir, &owner)?;
@@ -236,8 +278,22 @@ impl Node {
         }
     }
 
-    /// Whether a directory holds a log without an entry, or a part of one, and nothing else.
-    fn is_empty_log(&self, dir: &Path) -> std::io::Result<bool> {
+    /// Bytes of the sidecar's header that an order's creation begins with.
+    fn header_bytes(&self, order: &GroupOrder) -> u64 {
+        let header = Header {
+            identity: order.identity.clone(),
+            birth: LogStart::default(),
+            start: LogStart::default(),
+            durable_segment: -1,
+            conf: order.conf(),
+        };
+        header.encode().len() as u64
+    }
+
+    /// Whether a directory holds a log without an entry, or a part of one, and nothing else. `header` is how long
+    /// the header of such a one is.
+    fn leftover(&self, dir: &Path, header: u64) -> std::io::Result<Leftover> {
+        let mut found = Leftover::Empty;
         for entry in self.disk.read_dir(dir)? {
             let Some((base, file)) = SegmentFile::parse(&entry.name) else {
                 let is_ours = matches!(
@@ -245,7 +301,7 @@ impl Node {
                     "partition.metadata" | "leader-epoch-checkpoint"
                 ) || entry.name.ends_with(".tmp");
                 if !is_ours {
-                    return Ok(false);
+                    return Ok(Leftover::Log);
                 }
                 continue;
             };
@@ -254,36 +310,49 @@ impl Node {
                 .open(&dir.join(&entry.name), OpenMode::ReadOnly)?
                 .len()?;
             let is_empty = match file {
-                // A creation that was cut off may have left half of the header.
-                SegmentFile::Raft => match self.header_of(dir, &entry.name) {
+                SegmentFile::Raft => match self.header_of(dir, &entry.name)? {
                     Some((_, header)) => header == len,
-                    None => len <= TORN_HEADER_BYTES,
+                    // A creation that was cut off may have left half of the header.
+                    None if len <= header => true,
+                    None => {
+                        found = Leftover::Unclear;
+                        len <= TORN_HEADER_BYTES
+                    }
                 },
                 _ => len == 0,
             };
             if base != 0 || !is_empty {
-                return Ok(false);
+                return Ok(Leftover::Log);
             }
         }
-        Ok(true)
+        Ok(found)
     }
 
-    /// Whose log lies in a directory, by the header of a sidecar.
-    fn owner_of(&self, dir: &Path) -> Option<LogIdentity> {
-        let names = self.disk.read_dir(dir).ok()?;
-        let mut headers = names.iter().filter_map(|entry| {
-            let (_, file) = SegmentFile::parse(&entry.name)?;
-            (file == SegmentFile::Raft).then(|| self.header_of(dir, &entry.name))?
-        });
-        headers.next().map(|(header, _)| header.identity)
+    /// Whose log lies in a directory, by the header of a sidecar; none where no header can be read.
+    fn owner_of(&self, dir: &Path) -> std::io::Result<Option<LogIdentity>> {
+        for entry in self.disk.read_dir(dir)? {
+            let file = SegmentFile::parse(&entry.name).map(|(_, file)| file);
+            if file == Some(SegmentFile::Raft)
+                && let Some((header, _)) = self.header_of(dir, &entry.name)?
+            {
+                return Ok(Some(header.identity));
+            }
+        }
+        Ok(None)
     }
 
-    fn header_of(&self, dir: &Path, name: &str) -> Option<(Header, u64)> {
-        let file = self.disk.open(&dir.join(name), OpenMode::ReadOnly).ok()?;
-        let len = usize::try_from(file.len().ok()?.min(HEADER_BYTES)).ok()?;
-        let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, 0).ok()?;
-        let (header, len) = Header::decode(&bytes).ok()?;
-        Some((header, len as u64))
+    /// The header of a sidecar and its length; none where it is damaged, which is said.
+    fn header_of(&self, dir: &Path, name: &str) -> std::io::Result<Option<(Header, u64)>> {
+        let path = dir.join(name);
+        let file = self.disk.open(&path, OpenMode::ReadOnly)?;
+        let mut bytes = vec![0; to_usize(file.len()?.min(HEADER_BYTES))];
+        file.read_exact_at(&mut bytes, 0)?;
+        match Header::decode(&bytes) {
+            Ok((header, len)) => Ok(Some((header, len as u64))),
+            Err(what) => {
+                tracing::warn!(file = %path.display(), byte = 0, what, "a header cannot be read");
+                Ok(None)
+            }
+        }
     }
 }

@@ -23,7 +23,7 @@ impl Node {
     /// replica, or the segment, is not there any more. Blocks; the group's writer waits for the exchange
     /// alone.
     ///
-    /// The input tells the shard what it may not have known of producers.
+    /// Where bad batches hid something of producers, the input tells the shard what they say.
     ///
     /// # Errors
     /// Where an entry is not the one that belongs there, or the disk refuses: the replica stays as it was.
@@ -43,16 +43,19 @@ impl Node {
             reader.verify(entry.index)?;
         }
         self.remember_bad(group)?;
+        if !files.handle.is_blind() {
+            return Ok(Mended::Done);
+        }
         let offset = files.handle.published().high_watermark;
-        let (producers, unknown) = reader.recover_known_producers(offset)?;
-        if !unknown.is_empty() {
+        let known = reader.recover_known_producers(offset)?;
+        if !known.is_all() {
             // Whoever puts the others right tells.
             return Ok(Mended::Done);
         }
         Ok(Mended::Sighted(Box::new(Input::Sighted {
             group,
             offset,
-            producers: Box::new(producers),
+            producers: Box::new(known.state),
         })))
     }
 }

@@ -63,13 +63,14 @@ impl Node {
     }
 
     /// Whether the replica of a group has a directory here.
-    #[must_use]
-    pub fn has_files(&self, group: u64) -> bool {
-        self.identity_of(group).is_some_and(|identity| {
-            self.disk
-                .exists(&self.directory_of(&identity))
-                .unwrap_or(false)
-        })
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn has_files(&self, group: u64) -> std::io::Result<bool> {
+        match self.identity_of(group) {
+            Some(identity) => self.disk.exists(&self.directory_of(&identity)),
+            None => Ok(false),
+        }
     }
 
     /// Somebody would have had use for a replica that is not open: it is tried before others.
@@ -146,9 +147,10 @@ impl Node {
         if log.is_unavailable() {
             return Standing::Unavailable;
         }
-        // What is missing together with everything else is not missing: the disk is not there (R16).
+        // What is missing together with everything else is not missing: the disk is not there (R16). Nor is it
+        // where nobody can tell.
         let node = self.data.join(NODE_DIR);
-        if !self.disk.exists(&node).unwrap_or(false) {
+        if !matches!(self.disk.exists(&node), Ok(true)) {
             return Standing::Unavailable;
         }
         match log {
@@ -338,10 +340,10 @@ impl Node {
         for identity in removed {
             let dir = self.directory_of(identity);
             let is_kept = |kept: &GroupRecord| self.directory_of(&kept.identity) == dir;
-            if kept.values().any(is_kept) || !self.disk.exists(&dir).unwrap_or(false) {
+            if kept.values().any(is_kept) {
                 continue;
             }
-            // It is in nobody's way yet: whoever wants the name moves it first.
+            // It is in nobody's way yet: whoever wants the name moves it first. Mostly it is not there any more.
             if let Err(error) = self.move_aside(&dir, identity) {
                 tracing::warn!(group = identity.group, %error, "a removed replica is not set aside yet");
             }

@@ -398,9 +398,13 @@ async fn found_together(broker: &Arc<Broker>) -> Result<Known, StartError> {
                     voters: there.voters,
                 },
             };
+            let Ok(directory) = Uuid::from_slice(&there.directory) else {
+                warn!(node = voter.id, "a voter's answer names no directory");
+                continue;
+            };
             let by = Candidate {
                 node: voter.id,
-                directory: Uuid::from_slice(&there.directory).unwrap_or_default(),
+                directory,
             };
             if let Some(founding) = &mut *broker.founding().lock() {
                 founding.told(by, answer);

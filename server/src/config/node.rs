@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use riverrun_replication::CACHING_WINDOW;
 use riverrun_storage::node::NodeConfig;
 
 use super::listeners::{Listeners, Place, is_wildcard};
@@ -59,6 +60,9 @@ pub struct Config {
     /// `log.scrub.interval.ms`: everything is read once in this time and looked at, whether or not anybody asks
     /// for it. Without it nothing is.
     pub scrub_interval: Option<Duration>,
+    /// `log.write.caching.window.ms`: how old the oldest byte that is not synced may be while something is
+    /// acknowledged from memory.
+    pub caching_window: Duration,
     /// `default.replication.factor`: of topics that are created without a number. Without it three,
     /// or as many as there are brokers.
     pub default_replication: Option<u16>,
@@ -114,6 +118,7 @@ impl Config {
             session_timeout: Duration::from_secs(9),
             replica_lag: Duration::from_secs(30),
             scrub_interval: Some(Duration::from_secs(7 * 24 * 3600)),
+            caching_window: CACHING_WINDOW,
             default_replication: None,
             num_partitions: 1,
             auto_create_topics: true,

@@ -324,6 +324,19 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
         },
     },
     Setting {
+        name: "log.write.caching.window.ms",
+        kind: Kind::Long,
+        synonym: None,
+        doc: "How old the oldest byte on its way to disk may be while a topic with write.caching is \
+              answered from memory; beyond it answers wait for the disk. A power cut takes no more \
+              than was acknowledged in a stretch of that length.",
+        get: |c| c.caching_window.as_millis().to_string(),
+        set: |c, value| {
+            c.caching_window = Duration::from_millis(number(value, 150..=60_000)?);
+            Ok(())
+        },
+    },
+    Setting {
         name: "max.connections",
         kind: Kind::Int,
         synonym: None,

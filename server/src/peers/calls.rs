@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::answering::CALL_FRAME_BYTES;
 use super::dial::{self, DialError};
@@ -278,8 +278,10 @@ async fn idle(line: &Line) {
 
 async fn ask(mut stream: OwnedWriteHalf, mut unwritten: mpsc::Receiver<(u64, Bytes)>) {
     while let Some((request, body)) = unwritten.recv().await {
-        let Ok(segments) = (Frame::Call { request, body }).encode() else {
-            continue;
+        let segments = match (Frame::Call { request, body }).encode() {
+            Ok(segments) => segments,
+            // Whoever waits on the line is told that it has ended.
+            Err(error) => return error!(%error, "a call cannot be written"),
         };
         for segment in segments {
             if let Err(error) = stream.write_all(&segment).await {

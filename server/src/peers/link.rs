@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use super::dial::{self, DialError};
 use super::outbox::{Outbox, Pumped, Sink, Wrote};
@@ -79,12 +79,20 @@ struct Out {
     lost: Arc<Lost>,
 }
 
+/// A frame of its own; nothing, which is said, where it is longer than any frame.
+fn alone(frame: Frame) -> Vec<Bytes> {
+    frame.encode().unwrap_or_else(|error| {
+        error!(%error, "a frame to another node is not sent");
+        Vec::new()
+    })
+}
+
 impl Out {
     fn begin(&mut self, batch: Batch) {
         let segments = match batch {
             Batch::Messages(messages) => self.encode(&messages),
-            Batch::Announce(body) => Frame::Announce(body).encode().unwrap_or_default(),
-            Batch::Ping => Frame::Ping.encode().unwrap_or_default(),
+            Batch::Announce(body) => alone(Frame::Announce(body)),
+            Batch::Ping => alone(Frame::Ping),
         };
         self.segments.extend(segments);
     }
@@ -99,7 +107,11 @@ impl Out {
                         self.remember(message);
                         segments.extend(frame);
                     }
-                    Err(_) => self.lost.add([(message.group, message.to)]),
+                    Err(error) => {
+                        let (group, to) = (message.group, message.to);
+                        error!(group, to, %error, "a message to another replica is not sent");
+                        self.lost.add([(group, to)]);
+                    }
                 }
             }
             return segments;

@@ -34,10 +34,16 @@ impl LogReader {
         bad.values().copied().collect()
     }
 
-    /// Whether there are any.
+    /// Why what a dropped head said of producers is not known, where it is not.
+    #[must_use]
+    pub fn lost_producers(&self) -> Option<String> {
+        self.shared.lost.lock().clone()
+    }
+
+    /// Whether bytes at rest are bad.
     #[must_use]
     pub fn is_marred(&self) -> bool {
-        !self.shared.bad.lock().is_empty()
+        !self.shared.bad.lock().is_empty() || self.shared.lost.lock().is_some()
     }
 
     /// How long ago an entry was found to be bad.
@@ -68,10 +74,10 @@ impl LogReader {
     }
 
     /// Notes entries that an opening found to be bad.
-    pub(super) fn note_bad(&self, indexes: &[u64]) {
+    pub(super) fn note_bad(&self, indexes: &[u64]) -> LogResult<()> {
         for index in indexes {
             let offset = self.log_start_offset();
-            let meta = self.entry_meta(*index);
+            let meta = self.entry_meta(*index)?;
             let (first, next) = meta.map_or((offset, offset), |meta| {
                 (meta.base_offset, meta.next_offset())
             });
@@ -83,6 +89,7 @@ impl LogReader {
             };
             self.shared.bad.lock().insert(*index, entry);
         }
+        Ok(())
     }
 
     /// Looks again at what the disk has of an entry; where that is whole, it is bad no more.
@@ -207,7 +214,7 @@ impl LogReader {
         for index in &indexes {
             place.files.give_up(*index);
         }
-        self.note_bad(&indexes);
+        self.note_bad(&indexes)?;
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// What is wrong with a file that is too short.
-const SHORT: &str = "the file ends before bytes that it should have";
+pub(crate) const SHORT: &str = "the file ends before bytes that it should have";
 
 /// An error of a log.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,20 @@ pub enum LogError {
         position: u64,
         /// What is wrong.
         what: &'static str,
+    },
+    /// A file that the log must have is not there.
+    #[error("{path}: the file is missing")]
+    Absent {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The node WAL has an entry that cannot come behind what the log's files have.
+    #[error("{path}: the entry of index {index} in the node WAL does not follow those of the log")]
+    Contradicted {
+        /// The log's directory.
+        path: PathBuf,
+        /// The entry's index.
+        index: u64,
     },
     /// A batch at rest is not what was written, also when it was read past the cache. What lies before and
     /// behind it can be read.
@@ -176,7 +190,7 @@ impl LogError {
 /// The result of a call on a log.
 pub type LogResult<T> = Result<T, LogError>;
 
-/// Names the file that an I/O error is about.
+/// Names the file that an I/O error is about. Where bytes are read, [`super::files`] names the byte too.
 pub(crate) trait IoContext<T> {
     fn at(self, path: &Path) -> LogResult<T>;
 }
@@ -186,7 +200,9 @@ impl<T> IoContext<T> for io::Result<T> {
         self.map_err(|source| match source.kind() {
             // No error of the machine, which might pass: the bytes are not there.
             io::ErrorKind::UnexpectedEof => LogError::damaged(path, 0, SHORT),
-            io::ErrorKind::NotFound => LogError::damaged(path, 0, "the file is missing"),
+            io::ErrorKind::NotFound => LogError::Absent {
+                path: path.to_path_buf(),
+            },
             _ => LogError::Io {
                 path: path.to_path_buf(),
                 source,

@@ -10,8 +10,8 @@ use crate::entry::EntryKind;
 use crate::format::SegmentFile;
 use crate::format::index::{OFFSET_ENTRY_LEN, OffsetEntry, partition_entries};
 use crate::format::sidecar::Record;
-use crate::log::error::{IoContext, LogError, LogResult};
-use crate::log::files::Files;
+use crate::log::error::{LogError, LogResult};
+use crate::log::files::{Files, slice_at};
 use crate::log::reader::LogReader;
 use crate::log::shared::{Active, Inner, Sealed};
 use crate::log::trust::Span;
@@ -503,7 +503,7 @@ fn position_within(sealed: &Sealed, offset: i64, span: &Span, reach: &mut Fronti
 fn slice(files: &Files, from: u64, to: u64) -> LogResult<Bytes> {
     let log = files.log()?;
     let len = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
-    log.slice(from, len).at(log.path())
+    slice_at(log, from, len)
 }
 
 impl Sealed {
@@ -528,7 +528,7 @@ impl Sealed {
                 return None;
             }
         }
-        Some(self.index_bytes())
+        self.index_bytes()
     }
 }
 

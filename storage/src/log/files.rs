@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::format::SegmentFile;
-use crate::log::error::{IoContext, LogError, LogResult};
+use crate::log::error::{IoContext, LogError, LogResult, SHORT};
 use crate::log::trust::Trust;
 
 /// The files of one segment, each opened when it is first needed.
@@ -150,9 +151,49 @@ pub(crate) fn remove(disk: &Arc<dyn Disk>, path: &Path) -> LogResult<bool> {
 
 /// All bytes of a file.
 pub(crate) fn read_whole(file: &Arc<dyn DiskFile>) -> LogResult<Vec<u8>> {
-    let path = file.path();
-    let len = usize::try_from(file.len().at(path)?).unwrap_or(usize::MAX);
+    let len = usize::try_from(file.len().at(file.path())?).unwrap_or(usize::MAX);
     let mut bytes = vec![0; len];
-    file.read_exact_at(&mut bytes, 0).at(path)?;
+    read_at(file, &mut bytes, 0)?;
     Ok(bytes)
+}
+
+/// Fills a buffer from a byte of a file on.
+pub(crate) fn read_at(file: &Arc<dyn DiskFile>, buf: &mut [u8], from: u64) -> LogResult<()> {
+    file.read_exact_at(buf, from)
+        .map_err(|error| short(file, error))
+}
+
+/// The same from the disk itself, whatever the cache holds.
+pub(crate) fn read_past_cache(
+    file: &Arc<dyn DiskFile>,
+    buf: &mut [u8],
+    from: u64,
+) -> LogResult<()> {
+    file.read_past_cache(buf, from)
+        .map_err(|error| short(file, error))
+}
+
+/// A view of bytes of a file.
+pub(crate) fn slice_at(file: &Arc<dyn DiskFile>, from: u64, len: usize) -> LogResult<Bytes> {
+    file.slice(from, len).map_err(|error| short(file, error))
+}
+
+/// What a failed read says. Where the file ends too early it is not the machine that failed: bytes are
+/// missing, from the file's end on.
+fn short(file: &Arc<dyn DiskFile>, error: std::io::Error) -> LogError {
+    let path = file.path();
+    let source = if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        match file.len() {
+            Ok(len) => {
+                return LogError::damaged(path, len, SHORT);
+            }
+            Err(source) => source,
+        }
+    } else {
+        error
+    };
+    LogError::Io {
+        path: path.clone(),
+        source,
+    }
 }

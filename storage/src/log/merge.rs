@@ -17,7 +17,7 @@
 //! Nothing is written here; [`super::repair`] carries it out.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,12 +28,15 @@ use crate::format::SegmentFile;
 use crate::format::aux;
 use crate::format::index::IndexedBatch;
 use crate::format::sidecar::{Header, RECORD_LEN, Record};
-use crate::log::error::{IoContext, LogError, LogResult};
+use crate::log::error::{LogError, LogResult};
 use crate::log::files::Files;
 use crate::log::reader::read_payload;
 use crate::log::scan::{Found, Scanner};
 use crate::planted::{self, Bug};
 use crate::recovered::LogStart;
+
+/// Where a sidecar's header names the entry before the segment.
+const PREVIOUS_AT: u64 = 72;
 
 /// A segment as it was found.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub(super) struct Input {
     pub(super) files: Arc<Files>,
     /// The header and its length, where it is whole and of this log.
     pub(super) header: Option<(Header, usize)>,
+    /// Where it is not: the byte of the sidecar, and what is wrong there.
+    pub(super) fault: Option<(u64, &'static str)>,
     /// All bytes of the sidecar.
     pub(super) sidecar: Vec<u8>,
     pub(super) log_len: u64,
@@ -48,11 +53,49 @@ pub(super) struct Input {
 
 impl Input {
     fn record(&self, index: u64) -> Option<Record> {
+        let (_, bytes) = self.place(index)?;
+        Record::decode(index, bytes)
+    }
+
+    /// The bytes where the record of an index lies, and where that is; none where the sidecar ends before.
+    fn place(&self, index: u64) -> Option<(u64, &[u8; RECORD_LEN])> {
         let (header, header_len) = self.header.as_ref()?;
         let at = usize::try_from(index.checked_sub(header.start.prev_index + 1)?).ok()?;
         let from = header_len.checked_add(at.checked_mul(RECORD_LEN)?)?;
         let bytes = self.sidecar.get(from..)?.first_chunk::<RECORD_LEN>()?;
-        Record::decode(index, bytes)
+        Some((from as u64, bytes))
+    }
+
+    /// What is known against the sidecar where the record of an index should lie. A sidecar is not synced for
+    /// data: that it ends early, or has nothing but zeros there, may be what a crash has left.
+    fn fault_at(&self, index: u64) -> Option<Bad> {
+        let (position, what) = match self.place(index) {
+            None => self.fault?,
+            Some((_, bytes)) if bytes.iter().all(|byte| *byte == 0) => return None,
+            Some((_, bytes)) if Record::decode(index, bytes).is_some() => return None,
+            Some((position, _)) => (position, "the record's checksum does not match"),
+        };
+        Some(self.bad(SegmentFile::Raft, position, what))
+    }
+
+    /// The first good record behind an index, and whose it is.
+    fn good_behind(&self, index: u64) -> Option<(u64, Record)> {
+        let mut next = index + 1;
+        while self.place(next).is_some() {
+            if let Some(record) = self.record(next) {
+                return Some((next, record));
+            }
+            next += 1;
+        }
+        None
+    }
+
+    fn bad(&self, file: SegmentFile, position: u64, what: &'static str) -> Bad {
+        Bad {
+            path: self.files.path(file),
+            position,
+            what,
+        }
     }
 }
 
@@ -105,6 +148,14 @@ pub(super) struct Merged {
     pub(super) bad: Vec<u64>,
 }
 
+/// A place that ends the log.
+#[derive(Debug)]
+struct Bad {
+    path: PathBuf,
+    position: u64,
+    what: &'static str,
+}
+
 /// What became of one index.
 enum Step {
     Placed,
@@ -112,7 +163,7 @@ enum Step {
     /// Behind the last entry that the files have.
     End,
     /// Not to be had, for this reason.
-    Bad(&'static str),
+    Bad(Bad),
 }
 
 /// The entry before the next one.
@@ -160,34 +211,45 @@ pub(super) fn merge(inputs: Vec<Input>, start: LogStart, known: &Known<'_>) -> L
                     break None;
                 }
                 Step::End => break Some(None),
-                Step::Bad(what) => break Some(Some(what)),
+                Step::Bad(bad) => break Some(Some(bad)),
             }
         };
         merged.restored += segment.restored;
         merged.bad.append(&mut segment.bad);
         merged.scanned_bytes += segment.scanner.read_bytes;
-        let at = segment.bad_at.take().unwrap_or_else(|| {
-            (
-                segment.draft.input.files.path(SegmentFile::Log),
-                segment.draft.log_len,
-            )
-        });
-        merged.drafts.push(segment.draft);
-        let Some(bad) = end else { continue };
+        let Some(bad) = end else {
+            merged.drafts.push(segment.draft);
+            continue;
+        };
         merged.dropped = inputs.collect();
         if bad.is_none() {
-            merged.tail = tail(&mut state, known)?;
+            merged.tail = tail(&segment.draft, &mut state, known)?;
         }
-        return finish(merged, state, known, bad, at);
+        let is_bad = bad.is_some();
+        if state.index < known.durable_index {
+            let Bad {
+                path,
+                position,
+                what,
+            } = bad.unwrap_or_else(|| segment.ends_early(state.index + 1));
+            return Err(LogError::Damaged {
+                path,
+                position,
+                what,
+            });
+        }
+        merged.drafts.push(segment.draft);
+        finish(&mut merged, state, known, is_bad)?;
+        return Ok(merged);
     }
     unreachable!("the last segment has an end: {end:?}");
 }
 
 /// The WAL's entries that follow without a gap.
-fn tail(state: &mut State, known: &Known<'_>) -> LogResult<Vec<LogEntry>> {
+fn tail(draft: &Draft, state: &mut State, known: &Known<'_>) -> LogResult<Vec<LogEntry>> {
     let mut tail = Vec::new();
     while let Some(entry) = known.wal.get(&(state.index + 1)) {
-        check_wal_entry(entry, state)?;
+        check_wal_entry(draft, entry, state)?;
         state.place(entry.term, entry.next_offset());
         state.unproven = None;
         tail.push((*entry).clone());
@@ -195,28 +257,15 @@ fn tail(state: &mut State, known: &Known<'_>) -> LogResult<Vec<LogEntry>> {
     Ok(tail)
 }
 
-fn finish(
-    mut merged: Merged,
-    state: State,
-    known: &Known<'_>,
-    bad: Option<&'static str>,
-    (path, position): (PathBuf, u64),
-) -> LogResult<Merged> {
-    if state.index < known.durable_index {
-        let what = bad.unwrap_or("the log ends before what was durable");
-        return Err(LogError::Damaged {
-            path,
-            position,
-            what,
-        });
-    }
+/// Notes where a tail is cut, unless what lies before it cannot be told.
+fn finish(merged: &mut Merged, state: State, known: &Known<'_>, bad: bool) -> LogResult<()> {
     // A batch was taken for the next entry where a record said so once: in its place may have been an entry
     // that is no batch, and all that follow would have another index than elsewhere (R13).
     if let Some(first) = state
         .unproven
         .filter(|first| *first <= known.sidecar_synced)
     {
-        return Err(record_is_missing(&merged, first));
+        return Err(record_is_missing(merged, first));
     }
     let limited = known.limit == Some(state.index + 1);
     let behind = !merged.dropped.is_empty()
@@ -225,10 +274,10 @@ fn finish(
             .last()
             .is_some_and(|last| merged.tail.is_empty() && last.log_len < last.input.log_len)
         || known.wal.range(state.index + 1..).next().is_some();
-    if !limited && (bad.is_some() || behind) {
+    if !limited && (bad || behind) {
         merged.cut_at = Some(state.index + 1);
     }
-    Ok(merged)
+    Ok(())
 }
 
 fn record_is_missing(merged: &Merged, index: u64) -> LogError {
@@ -254,7 +303,7 @@ impl State {
 }
 
 /// The WAL checks its records' checksums; what they say must fit what lies before them.
-fn check_wal_entry(entry: &LogEntry, state: &State) -> LogResult<()> {
+fn check_wal_entry(draft: &Draft, entry: &LogEntry, state: &State) -> LogResult<()> {
     let fits = entry.base_offset == state.offset
         && entry.term >= state.term
         && (entry.kind != EntryKind::Data
@@ -267,12 +316,11 @@ fn check_wal_entry(entry: &LogEntry, state: &State) -> LogResult<()> {
     if fits {
         return Ok(());
     }
-    let what = "the node WAL has an entry that does not follow the log's";
-    Err(LogError::damaged(
-        std::path::Path::new("node/wal"),
-        entry.index,
-        what,
-    ))
+    let log = draft.input.files.path(SegmentFile::Log);
+    Err(LogError::Contradicted {
+        path: log.parent().map(Path::to_path_buf).unwrap_or(log),
+        index: entry.index,
+    })
 }
 
 /// One segment while it is merged.
@@ -281,8 +329,8 @@ struct Segment {
     scanner: Scanner,
     restored: usize,
     bad: Vec<u64>,
-    /// What to report instead of the place in `.log`.
-    bad_at: Option<(PathBuf, u64)>,
+    /// Up to this index the batches agree with the next good record of the sidecar.
+    agreed: u64,
 }
 
 impl Segment {
@@ -293,7 +341,14 @@ impl Segment {
             offset: state.offset,
         };
         // Records under a header that says otherwise are not those of these indexes.
-        input.header = input.header.filter(|(header, _)| header.start == start);
+        if input
+            .header
+            .take_if(|(header, _)| header.start != start)
+            .is_some()
+        {
+            let what = "the header names another entry as the one before the segment";
+            input.fault = Some((PREVIOUS_AT, what));
+        }
         let scanner = Scanner::new(Arc::clone(input.files.log()?), input.log_len);
         let draft = Draft {
             input,
@@ -310,8 +365,29 @@ impl Segment {
             scanner,
             restored: 0,
             bad: Vec::new(),
-            bad_at: None,
+            agreed: 0,
         })
+    }
+
+    /// The byte of `.log` that was reached.
+    fn bad_log(&self, what: &'static str) -> Bad {
+        self.draft
+            .input
+            .bad(SegmentFile::Log, self.draft.log_len, what)
+    }
+
+    /// The record of an index in the sidecar.
+    fn bad_record(&self, index: u64, what: &'static str) -> Bad {
+        let input = &self.draft.input;
+        let at = input.place(index).map(|(position, _)| position);
+        let end = input.sidecar.len() as u64;
+        input.bad(SegmentFile::Raft, at.unwrap_or(end), what)
+    }
+
+    /// Why an entry that was durable is not in the last segment.
+    fn ends_early(&self, index: u64) -> Bad {
+        let fault = self.draft.input.fault_at(index);
+        fault.unwrap_or_else(|| self.bad_log("the log ends before what was durable"))
     }
 
     fn step(
@@ -323,7 +399,7 @@ impl Segment {
         let index = state.index + 1;
         let wal = known.wal.get(&index).copied();
         if let Some(entry) = wal {
-            check_wal_entry(entry, state)?;
+            check_wal_entry(&self.draft, entry, state)?;
         }
         let step = match (self.draft.input.record(index), wal) {
             (Some(record), wal) => {
@@ -335,7 +411,7 @@ impl Segment {
             }
             (None, Some(_)) if self.at_end() && next.is_none() => Ok(Step::End),
             (None, Some(entry)) => self.take_from_wal(state, entry),
-            (None, None) => return self.scanned(state),
+            (None, None) => return self.scanned(state, known),
         }?;
         if matches!(step, Step::Placed) {
             state.unproven = None;
@@ -366,7 +442,10 @@ impl Segment {
             return match wal {
                 // The batches up to the next segment are missing; those of the WAL go into this one.
                 Some(_) => Step::End,
-                None => Step::Bad("the log ends before the next segment begins"),
+                None => Step::Bad(self.missing(
+                    state.index + 1,
+                    self.bad_log("the log ends before the next segment begins"),
+                )),
             };
         }
         let start = LogStart {
@@ -376,10 +455,17 @@ impl Segment {
         };
         match &next.header {
             Some((header, _)) if header.start != start => {
-                Step::Bad("the next segment begins behind entries that are not there")
+                let what = "the sidecar ends before entries that the next segment begins behind";
+                let index = state.index + 1;
+                Step::Bad(self.missing(index, self.bad_record(index, what)))
             }
             _ => Step::NextSegment,
         }
+    }
+
+    /// Why an entry is not there: what is wrong with its record, or else this.
+    fn missing(&self, index: u64, otherwise: Bad) -> Bad {
+        self.draft.input.fault_at(index).unwrap_or(otherwise)
     }
 
     /// An entry that the sidecar has.
@@ -391,9 +477,8 @@ impl Segment {
         is_durable: bool,
     ) -> LogResult<Step> {
         if record.base_offset != state.offset || u64::from(record.term) < state.term {
-            return Ok(Step::Bad(
-                "the sidecar's record does not follow the one before it",
-            ));
+            let what = "the record does not follow the one before it";
+            return Ok(Step::Bad(self.bad_record(state.index + 1, what)));
         }
         if let Some(entry) = wal
             && !agree(&record, entry)
@@ -407,24 +492,20 @@ impl Segment {
                 let payload = match read_payload(&self.draft.input.files, state.index + 1, &record)
                 {
                     Ok(payload) => payload,
-                    Err(LogError::Io { source, .. })
-                        if !matches!(
-                            source.kind(),
-                            std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof
-                        ) =>
-                    {
-                        let path = self.draft.input.files.path(SegmentFile::Aux);
-                        return Err(LogError::Io { path, source });
-                    }
-                    Err(_) => match wal {
+                    Err(error) if error.is_unavailable() => return Err(error),
+                    Err(error) => match wal {
                         Some(entry) => {
                             self.restored += 1;
                             entry.payload.clone()
                         }
                         None => {
-                            let path = self.draft.input.files.path(SegmentFile::Aux);
-                            self.bad_at = Some((path, u64::from(record.position)));
-                            return Ok(Step::Bad("the entry's payload is damaged"));
+                            let (position, what) = match error {
+                                LogError::Absent { .. } => (0, "the file is missing"),
+                                LogError::Damaged { position, what, .. } => (position, what),
+                                _ => (record.position.into(), "the entry's payload is damaged"),
+                            };
+                            let bad = self.draft.input.bad(SegmentFile::Aux, position, what);
+                            return Ok(Step::Bad(bad));
                         }
                     },
                 };
@@ -435,7 +516,8 @@ impl Segment {
             }
             EntryKind::Data => {
                 if u64::from(record.position) != self.draft.log_len {
-                    return Ok(Step::Bad("the sidecar's record points elsewhere"));
+                    let what = "the record does not point to where the log goes on";
+                    return Ok(Step::Bad(self.bad_record(state.index + 1, what)));
                 }
                 let found = self.find(wal)?;
                 let fits = found.filter(|found| {
@@ -458,7 +540,11 @@ impl Segment {
                         self.bad.push(state.index + 1);
                         self.place(state, record, Some(-1));
                     }
-                    _ => return Ok(Step::Bad("the batch is damaged")),
+                    _ if self.at_end() => {
+                        let what = "the log ends before a batch that the sidecar has";
+                        return Ok(Step::Bad(self.bad_log(what)));
+                    }
+                    _ => return Ok(Step::Bad(self.bad_log("the batch is damaged"))),
                 }
             }
         }
@@ -498,18 +584,64 @@ impl Segment {
         Ok(Step::Placed)
     }
 
-    /// A batch behind the last record: the next entry, if it is of the same term.
-    fn scanned(&mut self, state: &mut State) -> LogResult<Step> {
-        let Some(found) = self.find(None)?.filter(|found| found.is_whole) else {
-            return Ok(Step::Bad("the batch is damaged"));
+    /// Whether the batches that follow can be all that lies between here and the next record that is good. Where
+    /// a record that cannot be read was no batch's, a batch would take its index, and all behind it too (R13).
+    /// A record above the durable index may be left of what was taken back, and says nothing of what is below.
+    fn agrees_with_what_follows(&mut self, state: &State, known: &Known<'_>) -> LogResult<bool> {
+        let durable = known.durable_index;
+        let index = state.index + 1;
+        if index <= self.agreed {
+            return Ok(true);
+        }
+        let behind = self.draft.input.good_behind(index);
+        let Some((next, record)) = behind.filter(|(next, _)| index > durable || *next <= durable)
+        else {
+            return Ok(true);
         };
+        let (mut at, mut offset) = (self.draft.log_len, state.offset);
+        for index in index..next {
+            if let Some(entry) = known.wal.get(&index) {
+                if entry.kind == EntryKind::Data {
+                    at += entry.payload.len() as u64;
+                }
+                offset = entry.next_offset();
+                continue;
+            }
+            match self.scanner.batch_at(at, None)? {
+                Some(found) if found.is_whole && found.base_offset == offset => {
+                    at += u64::from(found.len);
+                    offset += i64::from(found.last_offset_delta) + 1;
+                }
+                // Whoever comes there says what is wrong.
+                _ => return Ok(true),
+            }
+        }
+        let is_data = record.kind == EntryKind::Data;
+        let agrees = offset == record.base_offset && (!is_data || u64::from(record.position) == at);
+        if agrees {
+            self.agreed = next - 1;
+        }
+        Ok(agrees)
+    }
+
+    /// A batch behind the last record: the next entry, if it is of the same term.
+    fn scanned(&mut self, state: &mut State, known: &Known<'_>) -> LogResult<Step> {
+        if !self.agrees_with_what_follows(state, known)? {
+            let index = state.index + 1;
+            let what = "the record is missing, and no batch can be its entry";
+            return Ok(Step::Bad(self.missing(index, self.bad_record(index, what))));
+        }
+        let Some(found) = self.find(None)?.filter(|found| found.is_whole) else {
+            return Ok(Step::Bad(self.bad_log("the batch is damaged")));
+        };
+        let index = state.index + 1;
         if found.base_offset != state.offset {
-            return Ok(Step::Bad("the batch does not follow the one before it"));
+            let what = "the batch does not follow the one before it";
+            return Ok(Step::Bad(self.missing(index, self.bad_log(what))));
         }
         if u64::try_from(found.leader_epoch) != Ok(state.term) {
-            return Ok(Step::Bad(
-                "the entry that began the batch's term is missing",
-            ));
+            let what = "the record of the entry that began a batch's term is missing";
+            return Ok(Step::Bad(self.missing(index, self.bad_record(index, what))));
         }
         let record = Record {
             base_offset: found.base_offset,
@@ -526,8 +658,7 @@ impl Segment {
 
     fn find(&mut self, expected: Option<&LogEntry>) -> LogResult<Option<Found>> {
         let expected = expected.map(|entry| entry.payload.as_ref());
-        let found = self.scanner.batch_at(self.draft.log_len, expected);
-        let mut found = found.at(&self.draft.input.files.path(SegmentFile::Log))?;
+        let mut found = self.scanner.batch_at(self.draft.log_len, expected)?;
         if planted::is(Bug::KeepTornTail)
             && let Some(found) = &mut found
         {

@@ -25,6 +25,7 @@ mod scan;
 mod scrub;
 mod segment;
 mod shared;
+mod snapshots;
 mod sync;
 mod timestamps;
 mod truncate;
@@ -47,6 +48,7 @@ pub use error::{LogError, LogResult};
 pub use exchange::Mended;
 pub use fetch::Fetched;
 pub use open::Recovery;
+pub use producers::KnownProducers;
 pub use reader::{EntryMeta, LogReader};
 pub use scrub::{Scrubbed, Scrubber};
 pub use sync::{LogFlush, LogSync};
@@ -132,6 +134,7 @@ impl Log {
             bad: parking_lot::Mutex::default(),
             unreadable: parking_lot::Mutex::default(),
             remembered: parking_lot::Mutex::default(),
+            lost: parking_lot::Mutex::default(),
         };
         let log = Self::assemble(shared, sync, config, identity.clone(), start, conf.clone());
         log.sync_everything()?;
@@ -264,6 +267,40 @@ impl Log {
         let path = write_whole(&self.shared.disk, &self.shared.dir, name, bytes)?;
         self.sync.renamed(path);
         Ok(())
+    }
+}
+
+impl Log {
+    /// Kafka's `partition.metadata` is written for its tools. One that does not name a topic id is made anew; what
+    /// it should say is known.
+    fn remake_partition_metadata(&self) -> LogResult<()> {
+        let (disk, dir) = (&self.shared.disk, &self.shared.dir);
+        let path = dir.join(partition_metadata::FILE_NAME);
+        let read = disk
+            .open(&path, OpenMode::Existing)
+            .at(&path)
+            .and_then(|file| files::read_whole(&file));
+        let text = open::or_unreadable(read)?.and_then(|bytes| String::from_utf8(bytes).ok());
+        match text.as_deref().and_then(partition_metadata::decode) {
+            Some(id) if id == self.identity.topic_id => return Ok(()),
+            Some(id) => {
+                tracing::warn!(file = %path.display(), %id, "the file names another topic");
+                return Ok(());
+            }
+            None => {}
+        }
+        let written = write_partition_metadata(disk, dir, &self.identity);
+        match written {
+            Err(LogError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                Ok(())
+            }
+            written => {
+                self.sync.named();
+                written
+            }
+        }
     }
 }
 

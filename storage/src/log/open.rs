@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::disk::{Disk, OpenMode};
+use crate::disk::{Disk, OpenMode, is_of_machine};
 use crate::entry::EntryKind;
 use crate::format::index::{IndexedBatch, Indexes, OFFSET_ENTRY_LEN, TIME_ENTRY_LEN};
 use crate::format::log_start::{self, StartFile};
@@ -16,7 +16,7 @@ use crate::format::sidecar::{Header, RECORD_LEN};
 use crate::format::{SegmentFile, TMP_SUFFIX, bad_places};
 use crate::log::append::IndexedSoFar;
 use crate::log::error::{IoContext, LogError, LogResult};
-use crate::log::files::{Files, read_whole, remove};
+use crate::log::files::{Files, read_at, read_whole, remove};
 use crate::log::merge::{Input, Known, Merged, merge};
 use crate::log::repair::{Repair, Repaired, write_indexes};
 use crate::log::runs::TermRuns;
@@ -27,6 +27,9 @@ use crate::recovered::{FileTrust, GroupRecord, LogStart};
 
 /// Read first of a sidecar: enough for a header with any usual configuration.
 const HEADER_READ_BYTES: usize = 4096;
+
+/// Where a sidecar's header has the base offset of its segment.
+const BASE_OFFSET_AT: u64 = 88;
 
 /// What opening a log did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub struct Recovery {
     pub scanned_bytes: u64,
     /// Index files that were missing or wrong and were made anew.
     pub rebuilt_indexes: usize,
+    /// Producer snapshots that could not be read and were made anew.
+    pub rebuilt_snapshots: usize,
     /// Durable entries whose batches are bad; all else of them is known (R6).
     pub bad: Vec<u64>,
 }
@@ -301,20 +306,23 @@ impl Opening<'_> {
             rebuilt += self.check_indexes(segment)?;
         }
         let (repaired, more) = repair.run(&mut merged)?;
-        let recovery = Recovery {
+        let mut recovery = Recovery {
             cut_at: merged.cut_at,
             finished_cut: record.unfinished_cut,
             was_reset: false,
             replayed_from_wal: merged.restored + merged.tail.len(),
             scanned_bytes: merged.scanned_bytes,
             rebuilt_indexes: rebuilt + more,
+            rebuilt_snapshots: 0,
             bad: merged.bad,
         };
         let mut log = self.assemble(start, sealed, repaired)?;
         log.recall_bad()?;
-        log.reader().note_bad(&recovery.bad);
+        log.reader().note_bad(&recovery.bad)?;
         // What only the WAL has goes the way that it went the first time.
         log.append(&merged.tail)?;
+        recovery.rebuilt_snapshots = log.remake_snapshots()?;
+        log.remake_partition_metadata()?;
         log.write_leader_epochs_if_room()?;
         log.sync.sync_all().at(self.dir)?;
         Ok((log, recovery))
@@ -356,30 +364,44 @@ impl Opening<'_> {
         } else {
             0
         };
-        let mut header = None;
-        if present.contains(&SegmentFile::Raft) {
-            let raft = files.raft()?;
-            let len = usize::try_from(raft.len().at(raft.path())?).unwrap_or(usize::MAX);
-            for read in [HEADER_READ_BYTES, usize::from(u16::MAX)] {
-                let mut bytes = vec![0; len.min(read)];
-                raft.read_exact_at(&mut bytes, 0).at(raft.path())?;
-                header = Header::decode(&bytes).ok();
-                if header.is_some() || len <= read {
-                    break;
+        let (header, fault) = if present.contains(&SegmentFile::Raft) {
+            match self.load_header(&files)? {
+                Ok((header, _)) if header.start.offset != base => {
+                    let what = "the header has another base offset than the file's name";
+                    (None, Some((BASE_OFFSET_AT, what)))
                 }
+                Ok(header) => (Some(header), None),
+                Err(what) => (None, Some((0, what))),
             }
-            if let Some((header, _)) = &header {
-                self.check_owner(raft.path(), header.identity.group, header.identity.replica)?;
-            }
-            header =
-                header.filter(|(header, len_of)| header.start.offset == base && *len_of <= len);
-        }
+        } else {
+            (None, Some((0, "the file is missing")))
+        };
         Ok(Input {
             files: Arc::new(files),
             header,
+            fault,
             sidecar: Vec::new(),
             log_len,
         })
+    }
+
+    /// The header of a sidecar and its length, or what is wrong with it.
+    fn load_header(&self, files: &Files) -> LogResult<Result<(Header, usize), &'static str>> {
+        let raft = files.raft()?;
+        let len = usize::try_from(raft.len().at(raft.path())?).unwrap_or(usize::MAX);
+        let mut decoded = Err("the header is cut short");
+        for read in [HEADER_READ_BYTES, usize::from(u16::MAX)] {
+            let mut bytes = vec![0; len.min(read)];
+            read_at(raft, &mut bytes, 0)?;
+            decoded = Header::decode(&bytes);
+            if decoded.is_ok() || len <= read {
+                break;
+            }
+        }
+        if let Ok((header, _)) = &decoded {
+            self.check_owner(raft.path(), header.identity.group, header.identity.replica)?;
+        }
+        Ok(decoded)
     }
 
     /// Takes the segments at the front that are known to be durable: a header written later says
@@ -423,12 +445,13 @@ impl Opening<'_> {
 
     /// Makes the indexes of a durable segment anew where they cannot be right.
     fn check_indexes(&self, segment: &Sealed) -> LogResult<usize> {
-        let len_of = |which| -> Option<u64> {
+        let len_of = |which| {
             let path = segment.files.path(which);
-            self.disk.open(&path, OpenMode::Existing).ok()?.len().ok()
+            let opened = self.disk.open(&path, OpenMode::Existing);
+            or_unreadable(opened.and_then(|file| file.len()).at(&path))
         };
-        let offset_len = len_of(SegmentFile::Index);
-        let time_len = len_of(SegmentFile::TimeIndex);
+        let offset_len = len_of(SegmentFile::Index)?;
+        let time_len = len_of(SegmentFile::TimeIndex)?;
         let plausible = |len: Option<u64>, entry_len: usize| {
             len.is_some_and(|len| len.is_multiple_of(entry_len as u64))
         };
@@ -537,6 +560,7 @@ impl Opening<'_> {
             bad: parking_lot::Mutex::default(),
             unreadable: parking_lot::Mutex::default(),
             remembered: parking_lot::Mutex::default(),
+            lost: parking_lot::Mutex::default(),
         };
         let mut log = Log::assemble(
             shared,
@@ -585,6 +609,25 @@ fn remove_all(
     disk.sync_dir(dir).at(dir)
 }
 
+/// What was read of a file that can be made again; none, which is said unless it is not there, where it is
+/// the file that cannot be read.
+///
+/// # Errors
+/// Those of the machine, which say nothing of the file.
+pub(super) fn or_unreadable<T>(read: LogResult<T>) -> LogResult<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(LogError::Absent { .. }) => Ok(None),
+        Err(LogError::Io { path, source }) if is_of_machine(&source) => {
+            Err(LogError::Io { path, source })
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a file that can be made again cannot be read");
+            Ok(None)
+        }
+    }
+}
+
 fn read_sidecar(mut input: Input) -> LogResult<Input> {
     if input.header.is_some() {
         input.sidecar = read_whole(input.files.raft()?)?;
@@ -626,8 +669,7 @@ fn durable_segment(input: &Input, start: LogStart) -> LogResult<Option<Sealed>> 
     let last_index = start.prev_index + count;
     let probe = |index: u64| -> LogResult<Option<crate::format::sidecar::Record>> {
         let mut bytes = [0; RECORD_LEN];
-        raft.read_exact_at(&mut bytes, shape.record_position(index))
-            .at(raft.path())?;
+        read_at(raft, &mut bytes, shape.record_position(index))?;
         Ok(crate::format::sidecar::Record::decode(index, &bytes))
     };
     let Some(last) = probe(last_index)? else {

@@ -1,89 +1,61 @@
-//! The producer snapshots beside a log, and the state of its producers at an offset.
+//! The state of a log's producers at an offset.
 
 use riverrun_record::batches;
 
-use crate::disk::OpenMode;
-use crate::format::SegmentFile;
 use crate::log::Log;
-use crate::log::error::{IoContext, LogError, LogResult};
-use crate::log::files::{read_whole, remove};
+use crate::log::error::{LogError, LogResult};
 use crate::log::reader::LogReader;
 use crate::producer_state::ProducerState;
 
 /// Bytes that are replayed at once.
 const REPLAY_BYTES: usize = 1 << 20;
 
-impl Log {
-    /// Writes Kafka's producer snapshot for an offset. It is durable with the next sync of the log;
-    /// a snapshot that a crash has damaged is not used.
-    ///
-    /// # Errors
-    /// I/O errors.
-    pub fn write_producer_snapshot(&mut self, offset: i64, state: &ProducerState) -> LogResult<()> {
-        self.sync.check()?;
-        let path = SegmentFile::Snapshot.path(&self.shared.dir, offset);
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        self.write_aside(name, &state.to_snapshot())
-    }
+/// What a log tells of its producers.
+#[derive(Debug, Default)]
+pub struct KnownProducers {
+    /// Their state, without what is named below.
+    pub state: ProducerState,
+    /// Indexes of the bad batches that would tell more.
+    pub skipped: Vec<u64>,
+    /// Why what lay before the log's start is not known.
+    pub lost: Option<LogError>,
+}
 
+impl KnownProducers {
+    /// Whether that is all.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.skipped.is_empty() && self.lost.is_none()
+    }
+}
+
+impl Log {
     /// The producers as they are behind exactly the batches below `up_to_offset`: the newest usable
     /// snapshot that leaves at least one whole segment to be replayed, so that the last batches of
     /// each producer are known and not only the very last, and the batches behind it.
     ///
     /// # Errors
-    /// `BadBatch` where one of those cannot be told, and I/O errors.
+    /// `BadBatch` where one of those cannot be told, `Damaged` or `Absent` where the log does not have its
+    /// beginning any more and the snapshot of its start cannot be read, and I/O errors.
     pub fn recover_producer_state(&self, up_to_offset: i64) -> LogResult<ProducerState> {
-        let (state, skipped) = self.recover_known_producers(up_to_offset)?;
-        match skipped.first() {
-            None => Ok(state),
-            Some(index) => {
-                let reader = self.reader();
-                reader.verify(*index)?;
-                // It is whole after all.
-                Ok(self.recover_known_producers(up_to_offset)?.0)
-            }
+        let reader = self.reader();
+        let mut known = reader.recover_known_producers(up_to_offset)?;
+        if let Some(index) = known.skipped.first() {
+            reader.verify(*index)?;
+            // It is whole after all.
+            known = reader.recover_known_producers(up_to_offset)?;
         }
-    }
-
-    /// The same without what bad batches would tell, and the indexes of those.
-    ///
-    /// # Errors
-    /// I/O errors.
-    pub fn recover_known_producers(
-        &self,
-        up_to_offset: i64,
-    ) -> LogResult<(ProducerState, Vec<u64>)> {
-        self.reader().recover_known_producers(up_to_offset)
-    }
-
-    pub(super) fn snapshots(&self) -> LogResult<Vec<i64>> {
-        self.reader().snapshots()
-    }
-
-    pub(super) fn drop_snapshots(&self, gone: impl Fn(i64) -> bool) -> LogResult<()> {
-        for offset in self.snapshots()?.into_iter().filter(|offset| gone(*offset)) {
-            remove(
-                &self.shared.disk,
-                &SegmentFile::Snapshot.path(&self.shared.dir, offset),
-            )?;
-        }
-        Ok(())
+        known.lost.map_or(Ok(known.state), Err)
     }
 }
 
 impl LogReader {
-    /// The producers as they are behind the batches below `up_to_offset`, without what bad batches would
-    /// tell, and the indexes of those. Waits for the disk.
+    /// The producers as they are behind the batches below `up_to_offset`, as far as what can be read tells.
+    /// Waits for the disk.
     ///
     /// # Errors
     /// I/O errors.
-    pub fn recover_known_producers(
-        &self,
-        up_to_offset: i64,
-    ) -> LogResult<(ProducerState, Vec<u64>)> {
+    pub fn recover_known_producers(&self, up_to_offset: i64) -> LogResult<KnownProducers> {
         let (start, bases) = {
             let inner = self.shared.inner.read();
             let mut bases: Vec<i64> = inner
@@ -101,35 +73,14 @@ impl LogReader {
             .and_then(|at| bases.get(at))
             .copied()
             .unwrap_or(start);
-        let (from, mut state) = self.newest_snapshot(before, start)?;
+        let (from, mut state, lost) = self.newest_snapshot(before, start)?;
         let mut skipped = Vec::new();
         self.replay(&mut state, from, up_to_offset, &mut skipped)?;
-        Ok((state, skipped))
-    }
-
-    /// The newest usable snapshot at or below an offset, but of the log's start at least.
-    fn newest_snapshot(&self, at_most: i64, start: i64) -> LogResult<(i64, ProducerState)> {
-        for offset in self
-            .snapshots()?
-            .into_iter()
-            .rev()
-            .filter(|offset| *offset <= at_most)
-        {
-            let path = SegmentFile::Snapshot.path(&self.shared.dir, offset);
-            let bytes = self
-                .shared
-                .disk
-                .open(&path, OpenMode::Existing)
-                .at(&path)
-                .and_then(|file| read_whole(&file));
-            if let Some(state) = bytes
-                .ok()
-                .and_then(|bytes| ProducerState::from_snapshot(&bytes).ok())
-            {
-                return Ok((offset.max(start), state));
-            }
-        }
-        Ok((start, ProducerState::default()))
+        Ok(KnownProducers {
+            state,
+            skipped,
+            lost,
+        })
     }
 
     fn replay(
@@ -153,7 +104,11 @@ impl LogReader {
                 Err(error) => return Err(error),
             };
             for bytes in &fetched.batches {
-                for batch in batches(bytes).flatten() {
+                for batch in batches(bytes) {
+                    let batch = batch.map_err(|_| LogError::Unreadable {
+                        first_offset: fetched.first_offset,
+                        next_offset: fetched.next_offset,
+                    })?;
                     if batch.base_offset() >= from && batch.next_offset() <= up_to {
                         state.apply(&batch);
                     }
@@ -165,20 +120,5 @@ impl LogReader {
             at = fetched.next_offset;
         }
         Ok(())
-    }
-
-    /// Offsets of the snapshots that are there, in order.
-    pub(super) fn snapshots(&self) -> LogResult<Vec<i64>> {
-        let dir = &self.shared.dir;
-        let names = self.shared.disk.read_dir(dir).at(dir)?;
-        let parsed = names
-            .iter()
-            .filter_map(|entry| SegmentFile::parse(&entry.name));
-        let mut offsets: Vec<i64> = parsed
-            .filter(|(_, file)| *file == SegmentFile::Snapshot)
-            .map(|(offset, _)| offset)
-            .collect();
-        offsets.sort_unstable();
-        Ok(offsets)
     }
 }

@@ -9,8 +9,8 @@ use crate::entry::{EntryKind, LogEntry};
 use crate::format::SegmentFile;
 use crate::format::aux;
 use crate::format::sidecar::{RECORD_LEN, Record};
-use crate::log::error::{IoContext, LogError, LogResult};
-use crate::log::files::Files;
+use crate::log::error::{LogError, LogResult};
+use crate::log::files::{Files, read_at, read_past_cache};
 use crate::log::runs::{end_offset_for_epoch, epoch_of_offset};
 use crate::log::shared::Shared;
 use crate::log::verified::read_run;
@@ -164,41 +164,85 @@ impl LogReader {
         epoch_of_offset(&inner.runs.epochs(), offset)
     }
 
-    /// What is known of an entry; none where it is not in the log or its record cannot be read.
-    #[must_use]
-    pub fn entry_meta(&self, index: u64) -> Option<EntryMeta> {
+    /// What is known of an entry; none where it is not in the log.
+    ///
+    /// # Errors
+    /// `BadBatch` where its record is bad; I/O errors.
+    pub fn entry_meta(&self, index: u64) -> LogResult<Option<EntryMeta>> {
         let sealed = {
             let inner = self.shared.inner.read();
             if let Some(at) = inner.active.at(index) {
-                return inner
-                    .active
-                    .records
-                    .get(at)
-                    .map(|record| EntryMeta::new(index, record));
+                let record = inner.active.records.get(at);
+                return Ok(record.map(|record| EntryMeta::new(index, record)));
             }
-            Arc::clone(inner.sealed_of_index(index)?)
+            match inner.sealed_of_index(index) {
+                Some(sealed) => Arc::clone(sealed),
+                None => return Ok(None),
+            }
         };
-        let records = sealed.records(index, index + 1).ok()?;
-        records.first().map(|record| EntryMeta::new(index, record))
+        match sealed.some_records(index, index + 1)?.pop().flatten() {
+            Some(record) => Ok(Some(EntryMeta::new(index, &record))),
+            None => Err(sealed.bad_record(index)).inspect_err(|error| self.note(error)),
+        }
+    }
+
+    /// The next free offset behind an entry of the log, or behind the one before the first. Where the entry's
+    /// record is bad, the next one's tells it.
+    ///
+    /// # Errors
+    /// `NoSuchEntry`; `BadBatch` where neither can be read; I/O errors.
+    pub fn offset_after(&self, index: u64) -> LogResult<i64> {
+        {
+            let inner = self.shared.inner.read();
+            let (first, last) = (inner.first_index(), inner.last_index());
+            if index == inner.start.prev_index {
+                return Ok(inner.start.offset);
+            }
+            if index == last {
+                return Ok(inner.next_offset());
+            }
+            if !(first..last).contains(&index) {
+                return Err(LogError::NoSuchEntry { index, first, last });
+            }
+        }
+        match self.entry_meta(index) {
+            Ok(Some(meta)) => Ok(meta.next_offset()),
+            Err(bad @ LogError::BadBatch { .. }) => match self.entry_meta(index + 1)? {
+                Some(next) => Ok(next.base_offset),
+                None => Err(bad),
+            },
+            Err(error) => Err(error),
+            // It was dropped a moment ago.
+            Ok(None) => Err(LogError::NoSuchEntry {
+                index,
+                first: self.first_index(),
+                last: self.last_index(),
+            }),
+        }
     }
 
     /// Index of the entry that holds an offset; none where the log does not have it.
-    #[must_use]
-    pub fn index_of_offset(&self, offset: i64) -> Option<u64> {
+    ///
+    /// # Errors
+    /// `Damaged` where a record on the way is bad; I/O errors.
+    pub fn index_of_offset(&self, offset: i64) -> LogResult<Option<u64>> {
         let sealed = {
             let inner = self.shared.inner.read();
             if offset < inner.start.offset || offset >= inner.next_offset() {
-                return None;
+                return Ok(None);
             }
             match inner.sealed.get(inner.segment_of_offset(offset)) {
                 Some(sealed) => Arc::clone(sealed),
                 None => {
                     let active = &inner.active;
-                    return Some(active.shape.first_index + active.above(offset) as u64);
+                    let index = active.shape.first_index + active.above(offset) as u64;
+                    return Ok(Some(index));
                 }
             }
         };
-        sealed.search(|record| record.next_offset() > offset).ok()
+        sealed
+            .search(|record| record.next_offset() > offset)
+            .map(Some)
     }
 
     /// Entries `lo..hi`, at least one and no more than `max_bytes` of payload behind it. Every batch is
@@ -331,13 +375,12 @@ pub(super) fn read_payload(files: &Files, index: u64, record: &Record) -> LogRes
     let file = files.open(SegmentFile::Aux, OpenMode::Existing)?;
     let position = u64::from(record.position);
     let mut item = vec![0; aux::ITEM_HEADER_LEN as usize + record.len as usize];
-    let read = file.read_exact_at(&mut item, position).and_then(|()| {
+    let read = read_at(file, &mut item, position).and_then(|()| {
         if aux::decode(index, &item).is_some() {
             return Ok(());
         }
-        file.read_past_cache(&mut item, position)
+        read_past_cache(file, &mut item, position)
     });
-    let read = read.at(file.path());
     match aux::decode(index, &item).filter(|_| read.is_ok()) {
         Some(payload) => Ok(Bytes::copy_from_slice(payload)),
         None if read

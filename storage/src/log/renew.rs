@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::format::{SegmentFile, TMP_SUFFIX};
 use crate::log::error::{IoContext, LogResult};
-use crate::log::files::remove;
+use crate::log::files::{read_at, remove};
 use crate::log::merge::Draft;
 
 /// Bytes that are copied at once.
@@ -26,7 +26,8 @@ pub(super) fn renew_log(disk: &Arc<dyn Disk>, draft: &Draft) -> LogResult<()> {
     replace(disk, &path, |new| {
         copy(old, new, draft.log_len.min(draft.input.log_len))?;
         for (position, payload) in &draft.restored {
-            new.write_all_at(&[IoSlice::new(payload)], *position)?;
+            new.write_all_at(&[IoSlice::new(payload)], *position)
+                .at(new.path())?;
         }
         Ok(())
     })
@@ -35,7 +36,7 @@ pub(super) fn renew_log(disk: &Arc<dyn Disk>, draft: &Draft) -> LogResult<()> {
 /// Writes a file anew with these bytes.
 pub(super) fn renew_whole(disk: &Arc<dyn Disk>, path: &Path, bytes: &[u8]) -> LogResult<()> {
     replace(disk, path, |new| {
-        new.write_all_at(&[IoSlice::new(bytes)], 0)
+        new.write_all_at(&[IoSlice::new(bytes)], 0).at(new.path())
     })
 }
 
@@ -44,7 +45,7 @@ pub(super) fn renew_whole(disk: &Arc<dyn Disk>, path: &Path, bytes: &[u8]) -> Lo
 fn replace(
     disk: &Arc<dyn Disk>,
     path: &Path,
-    fill: impl FnOnce(&Arc<dyn DiskFile>) -> std::io::Result<()>,
+    fill: impl FnOnce(&Arc<dyn DiskFile>) -> LogResult<()>,
 ) -> LogResult<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(TMP_SUFFIX);
@@ -53,12 +54,12 @@ fn replace(
     remove(disk, &aside)?;
     let written = disk
         .open(&aside, OpenMode::CreateNew)
+        .at(&aside)
         .and_then(|new| {
             fill(&new)?;
-            new.sync_data()
+            new.sync_data().at(&aside)
         })
-        .and_then(|()| disk.rename(&aside, path))
-        .at(path);
+        .and_then(|()| disk.rename(&aside, path).at(path));
     if written.is_err() {
         // The first error is the one to report.
         let _ = remove(disk, &aside);
@@ -66,14 +67,15 @@ fn replace(
     written
 }
 
-fn copy(from: &Arc<dyn DiskFile>, to: &Arc<dyn DiskFile>, len: u64) -> std::io::Result<()> {
+fn copy(from: &Arc<dyn DiskFile>, to: &Arc<dyn DiskFile>, len: u64) -> LogResult<()> {
     let mut at = 0;
     let mut buffer = Vec::new();
     while at < len {
         let part = COPY_BYTES.min(len - at);
-        buffer.resize(usize::try_from(part).map_err(std::io::Error::other)?, 0);
-        from.read_exact_at(&mut buffer, at)?;
-        to.write_all_at(&[IoSlice::new(&buffer)], at)?;
+        buffer.resize(usize::try_from(part).unwrap_or(usize::MAX), 0);
+        read_at(from, &mut buffer, at)?;
+        to.write_all_at(&[IoSlice::new(&buffer)], at)
+            .at(to.path())?;
         at += part;
     }
     Ok(())

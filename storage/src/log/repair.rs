@@ -16,8 +16,9 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::format::SegmentFile;
 use crate::format::index::Indexes;
 use crate::log::error::{IoContext, LogResult};
-use crate::log::files::{Files, read_whole, remove};
+use crate::log::files::{Files, read_at, read_whole, remove};
 use crate::log::merge::{Draft, Merged};
+use crate::log::open::or_unreadable;
 use crate::log::renew::{renew_log, renew_whole};
 use crate::log::segment::Spec;
 
@@ -129,7 +130,7 @@ impl Repair<'_> {
                 .find(|record| record.kind == crate::entry::EntryKind::Data)
         });
         if let Some(first) = first {
-            write_again(log, u64::from(first.position), draft.log_len).at(path)?;
+            write_again(log, u64::from(first.position), draft.log_len)?;
         }
         log.sync_data().at(path)
     }
@@ -178,14 +179,15 @@ fn bring_to(file: &Arc<dyn DiskFile>, bytes: &[u8]) -> LogResult<()> {
 }
 
 /// Writes bytes over themselves, so that the next sync takes them to the disk.
-fn write_again(file: &Arc<dyn DiskFile>, from: u64, to: u64) -> std::io::Result<()> {
+fn write_again(file: &Arc<dyn DiskFile>, from: u64, to: u64) -> LogResult<()> {
     let mut at = from;
     let mut buffer = Vec::new();
     while at < to {
         let len = COPY_BYTES.min(to - at);
-        buffer.resize(usize::try_from(len).map_err(std::io::Error::other)?, 0);
-        file.read_exact_at(&mut buffer, at)?;
-        file.write_all_at(&[IoSlice::new(&buffer)], at)?;
+        buffer.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+        read_at(file, &mut buffer, at)?;
+        file.write_all_at(&[IoSlice::new(&buffer)], at)
+            .at(file.path())?;
         at += len;
     }
     Ok(())
@@ -204,8 +206,10 @@ pub(super) fn write_indexes(
     let mut rebuilt = 0;
     for (which, bytes) in wanted {
         let path = files.path(which);
-        if let Ok(file) = disk.open(&path, OpenMode::Existing)
-            && read_whole(&file).is_ok_and(|old| old == bytes)
+        let old = disk.open(&path, OpenMode::Existing).at(&path);
+        let old = old.and_then(|file| Ok((read_whole(&file)?, file)));
+        if let Some((old, file)) = or_unreadable(old)?
+            && old == bytes
         {
             if !bytes.is_empty() {
                 file.write_all_at(&[IoSlice::new(&bytes)], 0).at(&path)?;

@@ -1,12 +1,13 @@
 //! Reading batches of a `.log` whose contents are not trusted.
 
-use std::io;
 use std::sync::Arc;
 
 use riverrun_record::layout::HEADER_LEN;
 use riverrun_record::{BatchError, BatchView};
 
 use crate::disk::DiskFile;
+use crate::log::error::LogResult;
+use crate::log::files::read_at;
 
 /// Bytes read ahead at once.
 const WINDOW_BYTES: u64 = 1 << 20;
@@ -55,7 +56,7 @@ impl Scanner {
         &mut self,
         position: u64,
         expected: Option<&[u8]>,
-    ) -> io::Result<Option<Found>> {
+    ) -> LogResult<Option<Found>> {
         let mut wanted = HEADER_LEN as u64;
         loop {
             if wanted > self.len.saturating_sub(position) {
@@ -84,17 +85,17 @@ impl Scanner {
     }
 
     /// At least `wanted` bytes from `position` on, which the file has.
-    fn at(&mut self, position: u64, wanted: u64) -> io::Result<&[u8]> {
+    fn at(&mut self, position: u64, wanted: u64) -> LogResult<&[u8]> {
         let window_end = self.window_at + self.window.len() as u64;
         if position < self.window_at || position + wanted > window_end {
             let len = wanted.max(WINDOW_BYTES).min(self.len - position);
             self.window
-                .resize(usize::try_from(len).map_err(io::Error::other)?, 0);
-            self.file.read_exact_at(&mut self.window, position)?;
+                .resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+            read_at(&self.file, &mut self.window, position)?;
             self.window_at = position;
             self.read_bytes += len;
         }
-        let from = usize::try_from(position - self.window_at).map_err(io::Error::other)?;
+        let from = usize::try_from(position - self.window_at).unwrap_or(usize::MAX);
         Ok(self.window.get(from..).unwrap_or_default())
     }
 }

@@ -352,9 +352,9 @@ impl Log {
                 Stale::Active => self.rewrite_active_sidecar()?,
                 Stale::Payloads(base) => self.renew_payloads(base)?,
                 Stale::Snapshot(offset) => {
-                    let (state, unknown) = self.recover_known_producers(offset)?;
-                    if unknown.is_empty() {
-                        self.write_producer_snapshot(offset, &state)?;
+                    let known = self.reader().recover_known_producers(offset)?;
+                    if known.is_all() {
+                        self.write_producer_snapshot(offset, &known.state)?;
                     }
                 }
             }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, OpenMode};
 use crate::format::SegmentFile;
 use crate::format::index::{Indexes, TIME_ENTRY_LEN, TimeEntry};
 use crate::format::sidecar::{RECORD_LEN, Record};
 use crate::log::bad::BadEntry;
 use crate::log::error::{IoContext, LogError, LogResult};
-use crate::log::files::Files;
+use crate::log::files::{Files, read_at, read_past_cache, slice_at};
 use crate::log::runs::TermRuns;
 use crate::recovered::LogStart;
 
@@ -49,6 +49,8 @@ pub(crate) struct Sealed {
     /// Bytes of its indexes, once they were needed.
     pub(crate) index: OnceLock<Bytes>,
     pub(crate) time_index: OnceLock<Bytes>,
+    /// That an index cannot be read was said.
+    pub(crate) said: OnceLock<()>,
 }
 
 impl Sealed {
@@ -69,6 +71,7 @@ impl Sealed {
             max: OnceLock::new(),
             index: OnceLock::new(),
             time_index: OnceLock::new(),
+            said: OnceLock::new(),
         }
     }
 
@@ -97,6 +100,7 @@ impl Sealed {
             } else {
                 self.time_index.clone()
             },
+            said: self.said.clone(),
         }
     }
 
@@ -134,7 +138,7 @@ impl Sealed {
         let count = usize::try_from(to.saturating_sub(from)).unwrap_or(0);
         let position = self.shape.record_position(from);
         let mut bytes = vec![0; count * RECORD_LEN];
-        raft.read_exact_at(&mut bytes, position).at(raft.path())?;
+        read_at(raft, &mut bytes, position)?;
         let (records, _) = bytes.as_chunks::<RECORD_LEN>();
         let mut read = Vec::with_capacity(count);
         for (index, bytes) in (from..).zip(records) {
@@ -142,8 +146,7 @@ impl Sealed {
                 Some(record) => Some(record),
                 None => {
                     let mut again = [0; RECORD_LEN];
-                    raft.read_past_cache(&mut again, self.shape.record_position(index))
-                        .at(raft.path())?;
+                    read_past_cache(raft, &mut again, self.shape.record_position(index))?;
                     Record::decode(index, &again)
                 }
             };
@@ -208,36 +211,47 @@ impl Sealed {
         Ok(low)
     }
 
-    /// The bytes of `.index`. What it says is checked against the batches it points at.
-    pub(crate) fn index_bytes(&self) -> &Bytes {
-        self.index.get_or_init(|| self.whole(SegmentFile::Index))
+    /// The bytes of `.index`, where it can be read. What it says is checked against the batches it points at.
+    pub(crate) fn index_bytes(&self) -> Option<&Bytes> {
+        self.whole(SegmentFile::Index, &self.index)
     }
 
-    /// The bytes of `.timeindex`.
-    pub(crate) fn time_bytes(&self) -> &Bytes {
-        self.time_index
-            .get_or_init(|| self.whole(SegmentFile::TimeIndex))
+    /// The bytes of `.timeindex`, where it can be read.
+    pub(crate) fn time_bytes(&self) -> Option<&Bytes> {
+        self.whole(SegmentFile::TimeIndex, &self.time_index)
     }
 
-    /// A whole index, or nothing: it only shortens the way.
-    fn whole(&self, file: SegmentFile) -> Bytes {
-        self.files
-            .open(file, crate::disk::OpenMode::Existing)
-            .ok()
-            .and_then(|open| {
-                let len = usize::try_from(open.len().ok()?).ok()?;
-                open.slice(0, len).ok()
-            })
-            .unwrap_or_default()
+    /// A whole index. One that cannot be read makes the way longer and no answer wrong, so it is said once and
+    /// tried again by whoever comes next.
+    fn whole<'a>(&self, file: SegmentFile, read: &'a OnceLock<Bytes>) -> Option<&'a Bytes> {
+        if let Some(bytes) = read.get() {
+            return Some(bytes);
+        }
+        let bytes = self.files.open(file, OpenMode::Existing).and_then(|open| {
+            let len = open.len().at(open.path())?;
+            slice_at(open, 0, usize::try_from(len).unwrap_or(usize::MAX))
+        });
+        match bytes {
+            Ok(bytes) => Some(read.get_or_init(|| bytes)),
+            Err(error) => {
+                if self.said.set(()).is_ok() {
+                    tracing::warn!(%error, "an index cannot be read: segments are searched without it");
+                }
+                None
+            }
+        }
     }
 
-    /// The largest timestamp with the last offset of its batch: the last entry of the time index.
+    /// The largest timestamp with the last offset of its batch: the last entry of the time index. None where
+    /// that is not known.
     pub(crate) fn max_timestamp(&self) -> Option<TimeEntry> {
-        *self.max.get_or_init(|| {
-            let bytes = self.time_bytes();
-            let at = bytes.len().checked_sub(TIME_ENTRY_LEN)?;
-            bytes.get(at..).map(TimeEntry::decode)
-        })
+        if let Some(max) = self.max.get() {
+            return *max;
+        }
+        let bytes = self.time_bytes()?;
+        let at = bytes.len().checked_sub(TIME_ENTRY_LEN);
+        let last = at.and_then(|at| bytes.get(at..)).map(TimeEntry::decode);
+        *self.max.get_or_init(|| last)
     }
 }
 
@@ -332,4 +346,6 @@ pub(crate) struct Shared {
     pub(crate) unreadable: Mutex<BTreeMap<u64, Duration>>,
     /// The bad entries that are written down beside the log, by index.
     pub(crate) remembered: Mutex<Vec<u64>>,
+    /// Why what a dropped head said of producers is not known.
+    pub(crate) lost: Mutex<Option<String>>,
 }

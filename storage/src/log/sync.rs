@@ -349,7 +349,9 @@ fn sync_files(files: &Files, which: &[SegmentFile]) -> io::Result<()> {
     for file in which {
         // A file that was never opened was never written.
         if let Some(open) = files.opened(*file) {
-            open.sync_data()?;
+            open.sync_data().inspect_err(|error| {
+                tracing::error!(file = %open.path().display(), %error, "a file cannot be synced");
+            })?;
         }
     }
     Ok(())

@@ -131,7 +131,11 @@ impl LogReader {
         while at < to {
             let fetched = self.fetch(at, to, SEARCHED_BYTES, true)?;
             for bytes in &fetched.batches {
-                for batch in batches(bytes).flatten() {
+                for batch in batches(bytes) {
+                    let batch = batch.map_err(|_| LogError::Unreadable {
+                        first_offset: fetched.first_offset,
+                        next_offset: fetched.next_offset,
+                    })?;
                     if let Some(found) = found(&batch)? {
                         return Ok(Some(found));
                     }
@@ -162,7 +166,9 @@ impl LogReader {
 
 /// The offset of a sealed segment from where a timestamp may first be reached.
 fn from_timestamp(sealed: &Sealed, timestamp: i64) -> i64 {
-    let index = sealed.time_bytes();
+    let Some(index) = sealed.time_bytes() else {
+        return sealed.shape.base_offset;
+    };
     let below = |entry: &[u8]| TimeEntry::decode(entry).timestamp < timestamp;
     let count = partition_entries(index, TIME_ENTRY_LEN, below);
     let relative = count.checked_sub(1).map_or(0, |at| {

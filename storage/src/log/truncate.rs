@@ -15,7 +15,7 @@ use crate::format::{SegmentFile, TMP_SUFFIX};
 use crate::log::Log;
 use crate::log::append::IndexedSoFar;
 use crate::log::error::{IoContext, LogResult};
-use crate::log::files::Files;
+use crate::log::files::{Files, read_at};
 use crate::log::open;
 use crate::log::repair::write_indexes;
 use crate::log::segment::{Spec, reserve_first};
@@ -27,7 +27,7 @@ use crate::recovered::{LogStart, StoredConf};
 pub(super) fn max_timestamp_at(log: &Arc<dyn DiskFile>, position: u32) -> LogResult<i64> {
     let mut bytes = [0; 8];
     let at = u64::from(position) + MAX_TIMESTAMP as u64;
-    log.read_exact_at(&mut bytes, at).at(log.path())?;
+    read_at(log, &mut bytes, at)?;
     Ok(i64::from_be_bytes(bytes))
 }
 
@@ -263,6 +263,7 @@ impl Log {
             self.shared.bad.lock().clear();
             self.shared.unreadable.lock().clear();
             self.shared.remembered.lock().clear();
+            *self.shared.lost.lock() = None;
             inner.runs = super::runs::TermRuns::default();
         }
         self.write_leader_epochs_if_room()?;

@@ -16,7 +16,7 @@ use crate::disk::DiskFile;
 use crate::entry::EntryKind;
 use crate::format::sidecar::Record;
 use crate::log::error::{IoContext, LogError, LogResult};
-use crate::log::files::Files;
+use crate::log::files::{Files, read_at, read_past_cache};
 use crate::log::trust::Span;
 use crate::planted::{self, Bug};
 
@@ -49,7 +49,7 @@ pub(super) fn read_run(files: &Files, index: u64, records: &[Record]) -> LogResu
     let there = log.len().at(log.path())?.saturating_sub(from);
     let readable = len.min(usize::try_from(there).unwrap_or(usize::MAX));
     let mut bytes = vec![0; readable];
-    if let Err(error) = log.read_exact_at(&mut bytes, from) {
+    if let Err(error) = read_at(log, &mut bytes, from) {
         // Perhaps only one place cannot be read: what lies before it is served.
         if let Some(half) = records
             .get(..records.len() / 2)
@@ -57,15 +57,14 @@ pub(super) fn read_run(files: &Files, index: u64, records: &[Record]) -> LogResu
         {
             return read_run(files, index, half);
         }
-        let refused = Err(error).at(log.path());
-        return refused.or_else(|error| match files.is_given_up(index, &error) {
+        return match files.is_given_up(index, &error) {
             true => Ok(Run {
                 bytes: Bytes::new(),
                 entries: 0,
                 bad: Some(bad_batch(log, index, first)),
             }),
             false => Err(error),
-        });
+        };
     }
     let mut taken = 0;
     let mut entries = 0;
@@ -144,7 +143,6 @@ pub(super) fn is_whole(record: &Record, bytes: &[u8]) -> bool {
 
 /// Reads a batch past the cache. True where that one is whole.
 fn read_again(log: &Arc<dyn DiskFile>, record: &Record, place: &mut [u8]) -> LogResult<bool> {
-    log.read_past_cache(place, u64::from(record.position))
-        .at(log.path())?;
+    read_past_cache(log, place, u64::from(record.position))?;
     Ok(is_whole(record, place))
 }

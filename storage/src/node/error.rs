@@ -110,6 +110,22 @@ impl NodeError {
         move |source| Self::Io { path, source }
     }
 
+    /// What a failed read from a byte of a file on says. Where the file ends too early, bytes are missing.
+    pub(super) fn read(path: &Path, from: u64) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_path_buf();
+        move |source| {
+            if source.kind() == io::ErrorKind::UnexpectedEof {
+                Self::damaged(
+                    &path,
+                    from,
+                    "the file ends before bytes that it should have",
+                )
+            } else {
+                Self::Io { path, source }
+            }
+        }
+    }
+
     pub(super) fn damaged(path: &Path, position: u64, what: &'static str) -> Self {
         Self::Damaged {
             path: path.to_path_buf(),

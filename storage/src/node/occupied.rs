@@ -70,9 +70,7 @@ fn wal_has_records(shared: &Shared, path: &std::path::Path) -> Result<bool, Node
         .open(path, OpenMode::ReadOnly)
         .map_err(NodeError::io(path))?;
     let preamble = match Preamble::read(&*file, path) {
-        Err(NodeError::Io { source, .. }) if source.kind() != ErrorKind::UnexpectedEof => {
-            return Err(NodeError::io(path)(source));
-        }
+        Err(error @ NodeError::Io { .. }) => return Err(error),
         Err(_) => return Ok(true),
         Ok(preamble) => preamble,
     };

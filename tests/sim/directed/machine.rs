@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::time::Duration;
 
 use riverrun_replication::node::{Node, NodeSettings, OpenError, Opened};
 use riverrun_replication::shard::{Effect, Input, Shard};
@@ -168,7 +169,7 @@ impl Machine {
         while !inputs.is_empty() {
             process
                 .shard
-                .turn(std::mem::take(&mut inputs), &mut effects);
+                .turn(Duration::ZERO, std::mem::take(&mut inputs), &mut effects);
             for effect in effects.drain(..) {
                 match effect {
                     Effect::Write { group, entries } if hung || !process.lane.is_empty() => {

@@ -11,7 +11,7 @@ pub(super) fn dump(mut input: Input, report: &mut Report<'_>) -> Result<(), Fail
     report.title("cluster record", input.len())?;
     let record = match Known::from_file(&input.whole(MAX_BYTES + 16)?) {
         Ok(record) => record,
-        Err(what) => return Ok(report.damage(Some(0), &what.to_string())?),
+        Err(bad) => return Ok(report.damage(Some(bad.position()), bad.what())?),
     };
     let first_voters = record.first_voters.iter().map(|id| (*id).into());
     report.line(

@@ -91,6 +91,12 @@ impl<'a> Report<'a> {
         self.place("damage", position, what)
     }
 
+    /// Names a place of the file that the next start makes anew.
+    pub(super) fn rebuilt(&mut self, position: Option<u64>, what: &str) -> io::Result<()> {
+        let what = format!("{what}; nothing is lost, and the next start makes it anew");
+        self.place("rebuild", position, &what)
+    }
+
     /// Says something about the file that is not damage.
     pub(super) fn note(&mut self, position: Option<u64>, what: &str) -> io::Result<()> {
         self.place("note", position, what)

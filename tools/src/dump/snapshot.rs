@@ -1,6 +1,6 @@
 //! Kafka's producer snapshot.
 
-use riverrun_storage::producer_state::{SnapshotEntry, read_snapshot};
+use riverrun_storage::producer_state::{SnapshotEntry, read_snapshot, snapshot_fault};
 use riverrun_storage::{BadSnapshot, ProducerState};
 
 use super::input::{Failure, Input};
@@ -11,24 +11,9 @@ use super::report::Report;
 pub(super) const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
 
 /// What is wrong with a snapshot, if anything is, and where.
-pub(super) fn fault(bytes: &[u8]) -> Option<(u64, String)> {
+pub(super) fn fault(bytes: &[u8]) -> Option<(u64, &'static str)> {
     let BadSnapshot(_) = ProducerState::from_snapshot(bytes).err()?;
-    let Some((head, entries)) = read_snapshot(bytes) else {
-        return Some((0, "the file is shorter than a snapshot's head".to_owned()));
-    };
-    let found = entries.count();
-    Some(if head.version != 1 {
-        (0, format!("version {} is not known", head.version))
-    } else if !head.crc_is_valid {
-        (2, "the checksum does not match".to_owned())
-    } else if head.extra_bytes > 0 || usize::try_from(head.count) != Ok(found) {
-        (
-            6,
-            format!("it states {} entries and has bytes for {found}", head.count),
-        )
-    } else {
-        (10, "an entry is impossible".to_owned())
-    })
+    Some(snapshot_fault(bytes))
 }
 
 /// Shows the producers.

@@ -245,7 +245,11 @@ fn every_name_of_kafka_is_served_or_answered_with_a_reason() {
         assert_ne!(served.contains(name), is_known, "{name}");
     }
     // And no name is one that only we know, but for those that are ours.
-    let ours = ["log.scrub.interval.ms", "log.write.caching"];
+    let ours = [
+        "log.scrub.interval.ms",
+        "log.write.caching",
+        "log.write.caching.window.ms",
+    ];
     for name in served {
         assert!(names.contains(&name) || ours.contains(&name), "{name}");
     }

@@ -47,16 +47,19 @@ fn what_is_appended_is_read_back_by_index_and_by_offset() {
         assert_eq!((reader.term(7), reader.term(6)), (Some(2), None));
         for entry in &entries {
             assert_eq!(reader.term(entry.index), Some(entry.term));
-            let meta = reader.entry_meta(entry.index).unwrap();
+            let meta = reader.entry_meta(entry.index).unwrap().unwrap();
             assert_eq!(
                 (meta.kind, meta.base_offset),
                 (entry.kind, entry.base_offset)
             );
             assert_eq!(meta.len as usize, entry.payload.len());
             if entry.kind.moves_offset() {
-                assert_eq!(reader.index_of_offset(entry.base_offset), Some(entry.index));
                 assert_eq!(
-                    reader.index_of_offset(entry.next_offset() - 1),
+                    reader.index_of_offset(entry.base_offset).unwrap(),
+                    Some(entry.index)
+                );
+                assert_eq!(
+                    reader.index_of_offset(entry.next_offset() - 1).unwrap(),
                     Some(entry.index)
                 );
                 assert_eq!(

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::disk::{Disk, MemDisk};
 use crate::entry::{EntryKind, LogEntry};
 use crate::log::{Log, LogConfig};
+use crate::producer_state::ProducerState;
 use crate::recovered::{FileTrust, GroupRecord, HardState, LogIdentity, LogStart, StoredConf};
 
 pub(super) fn dir() -> PathBuf {
@@ -47,7 +48,7 @@ pub(super) fn create(disk: &MemDisk, start: LogStart) -> Log {
 
 pub(super) fn create_with(disk: &MemDisk, start: LogStart, config: LogConfig) -> Log {
     let disk: Arc<dyn Disk> = disk.shared();
-    Log::create(
+    let mut log = Log::create(
         disk,
         &dir(),
         &identity(),
@@ -55,7 +56,18 @@ pub(super) fn create_with(disk: &MemDisk, start: LogStart, config: LogConfig) ->
         &StoredConf::default(),
         config,
     )
-    .unwrap()
+    .unwrap();
+    no_producers_before(&mut log, start);
+    log
+}
+
+/// Says that nobody produced what lies before a start, as a reset does.
+pub(super) fn no_producers_before(log: &mut Log, start: LogStart) {
+    if start.offset > 0 {
+        let nobody = ProducerState::default();
+        log.write_producer_snapshot(start.offset, &nobody).unwrap();
+        log.sync_handle().sync_all().unwrap();
+    }
 }
 
 /// A batch of `count` records whose timestamps go up by one from `timestamp`.

@@ -12,6 +12,7 @@ mod crash;
 mod golden;
 mod harness;
 mod model;
+mod naming;
 mod reads;
 mod recovery;
 mod scrub;

@@ -6,7 +6,7 @@ use crate::disk::MemDisk;
 use crate::entry::{EntryKind, LogEntry};
 use crate::recovered::{LogStart, StoredConf};
 
-use super::harness::{Maker, all, create, open, record};
+use super::harness::{Maker, all, create, no_producers_before, open, record};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -78,6 +78,7 @@ proptest! {
                     birth = start;
                     term += 1;
                     model.clear();
+                    no_producers_before(&mut log, start);
                     log.reset(start, &StoredConf::default()).unwrap();
                 }
                 Op::Reopen => {

@@ -14,7 +14,6 @@
 //! one another, across the end of the ring too. The newer start mark with a good checksum says where
 //! reading begins; it is durable before the space behind it is used again (W3).
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use bytes::{Buf, BufMut};
@@ -175,12 +174,7 @@ impl Preamble {
     pub(in crate::node) fn read(file: &dyn DiskFile, path: &Path) -> Result<Self, NodeError> {
         let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0)
-            .map_err(|error| match error.kind() {
-                ErrorKind::UnexpectedEof => {
-                    NodeError::damaged(path, 0, "the file ends before its header does")
-                }
-                _ => NodeError::io(path)(error),
-            })?;
+            .map_err(NodeError::read(path, 0))?;
         let Some((version, mut rest)) = unframed(MAGIC, &header) else {
             return Err(NodeError::damaged(
                 path,
@@ -217,7 +211,7 @@ impl Preamble {
         for (mark, offset) in marks.iter_mut().zip(MARK_OFFSETS) {
             let mut bytes = [0; HEADER_BYTES];
             file.read_exact_at(&mut bytes, offset)
-                .map_err(NodeError::io(path))?;
+                .map_err(NodeError::read(path, offset))?;
             *mark = Mark::decode(&bytes);
         }
         let geometry = Geometry {

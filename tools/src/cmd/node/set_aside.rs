@@ -21,6 +21,8 @@ struct Plan {
     to: String,
     entries: Vec<String>,
     bytes: u64,
+    /// Files and directories whose bytes cannot be counted.
+    uncounted: u64,
     done: bool,
 }
 
@@ -37,16 +39,16 @@ pub(super) fn run(args: &NodeSetAsideArgs, format: Format) -> anyhow::Result<()>
         bail!("{} holds nothing to set aside", args.dir.display());
     };
     let entries: Vec<String> = plan.entries.iter().map(|e| e.name.clone()).collect();
-    let bytes = plan
-        .entries
-        .iter()
-        .map(|entry| bytes_below(&args.dir.join(&entry.name)))
-        .sum();
+    let (mut bytes, mut uncounted) = (0, 0);
+    for entry in &plan.entries {
+        count_below(&args.dir.join(&entry.name), &mut bytes, &mut uncounted);
+    }
     let mut shown = Plan {
         data: args.dir.display().to_string(),
         to: plan.to.display().to_string(),
         entries,
         bytes,
+        uncounted,
         done: false,
     };
     if !args.dry_run {
@@ -73,6 +75,13 @@ pub(super) fn run(args: &NodeSetAsideArgs, format: Format) -> anyhow::Result<()>
                 shown.bytes,
                 shown.to
             )?;
+            if shown.uncounted > 0 {
+                let places = shown.uncounted;
+                writeln!(
+                    out,
+                    "and what {places} files or directories hold that cannot be read"
+                )?;
+            }
             for entry in &shown.entries {
                 writeln!(out, "  {entry}")?;
             }
@@ -106,19 +115,22 @@ fn confirm(plan: &Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bytes of a file, or of all files below a directory; what cannot be read counts nothing.
-fn bytes_below(path: &Path) -> u64 {
-    let Ok(metadata) = fs::symlink_metadata(path) else {
-        return 0;
-    };
-    if !metadata.is_dir() {
-        return metadata.len();
+/// Counts the bytes of a file, or of all files below a directory, and the places that cannot be looked at.
+fn count_below(path: &Path, bytes: &mut u64, uncounted: &mut u64) {
+    let looked = fs::symlink_metadata(path).and_then(|metadata| {
+        if !metadata.is_dir() {
+            *bytes += metadata.len();
+            return Ok(());
+        }
+        for entry in fs::read_dir(path)? {
+            match entry {
+                Ok(entry) => count_below(&entry.path(), bytes, uncounted),
+                Err(_) => *uncounted += 1,
+            }
+        }
+        Ok(())
+    });
+    if looked.is_err() {
+        *uncounted += 1;
     }
-    let Ok(entries) = fs::read_dir(path) else {
-        return 0;
-    };
-    entries
-        .flatten()
-        .map(|entry| bytes_below(&entry.path()))
-        .sum()
 }

@@ -23,7 +23,10 @@ pub(super) struct IndexCheck {
     /// The largest timestamp so far.
     max_timestamp: i64,
     /// Where the indexes are not there or cannot be read, by file.
-    missing: Vec<PathBuf>,
+    missing: Vec<(PathBuf, String)>,
+    /// Whether the next start holds them against the batches, and makes them anew where they are wrong. Of a
+    /// segment that is known to be durable it looks at the lengths.
+    is_remade: bool,
 }
 
 /// The next entry of an index, and its first byte.
@@ -77,14 +80,14 @@ fn stays_away(path: &Path) -> bool {
 
 impl IndexCheck {
     /// Opens what there is.
-    pub(super) fn open(dir: &Path, base_offset: i64) -> Result<Self, Failure> {
+    pub(super) fn open(dir: &Path, base_offset: i64, is_remade: bool) -> Result<Self, Failure> {
         let mut missing = Vec::new();
         let mut open = |file: SegmentFile| {
             let path = file.path(dir, base_offset);
             match Input::open(&path) {
                 Ok(input) => Some((path, input)),
-                Err(_) => {
-                    missing.push(path);
+                Err(error) => {
+                    missing.push((path, error.to_string()));
                     None
                 }
             }
@@ -103,6 +106,7 @@ impl IndexCheck {
                 .transpose()?,
             max_timestamp: -1,
             missing,
+            is_remade,
         })
     }
 
@@ -152,20 +156,21 @@ impl IndexCheck {
                 entry.position > before.position && entry.relative_offset > before.relative_offset
             });
             if !follows {
-                findings.damage(
+                findings.derived(
+                    self.is_remade,
                     &cursor.path,
                     position,
                     "the entry is not above the one before it",
                 );
             } else if entry.position != batch.position {
                 let what = format!("no batch begins at byte {} of the log", entry.position);
-                findings.damage(&cursor.path, position, what);
+                findings.derived(self.is_remade, &cursor.path, position, what);
             } else if offset != batch.last_offset {
                 let what = format!(
                     "the batch at byte {} of the log has last offset {}, not {offset}",
                     entry.position, batch.last_offset
                 );
-                findings.damage(&cursor.path, position, what);
+                findings.derived(self.is_remade, &cursor.path, position, what);
             }
             cursor.advance()?;
         }
@@ -195,7 +200,8 @@ impl IndexCheck {
                 && entry.timestamp == batch.max_timestamp
                 && entry.timestamp > self.max_timestamp;
             if !follows {
-                findings.damage(
+                findings.derived(
+                    self.is_remade,
                     &cursor.path,
                     position,
                     "the entry is not above the one before it",
@@ -205,7 +211,7 @@ impl IndexCheck {
                     "offset {offset} does not end the first batch with timestamp {}",
                     entry.timestamp
                 );
-                findings.damage(&cursor.path, position, what);
+                findings.derived(self.is_remade, &cursor.path, position, what);
             }
             cursor.advance()?;
         }
@@ -215,12 +221,8 @@ impl IndexCheck {
     /// Ends the segment. `is_whole` says that all of the log's batches went by; if not, the rest of
     /// the indexes cannot be judged.
     pub(super) fn finish(mut self, is_whole: bool, findings: &mut Findings) -> Result<(), Failure> {
-        for path in self.missing.iter().filter(|path| stays_away(path)) {
-            findings.damage(
-                path,
-                None,
-                "the index is missing or cannot be opened; the next start makes it anew",
-            );
+        for (path, why) in self.missing.iter().filter(|(path, _)| stays_away(path)) {
+            findings.rebuilt(path, None, format!("the index cannot be opened: {why}"));
         }
         if !is_whole {
             return Ok(());
@@ -228,7 +230,7 @@ impl IndexCheck {
         if let Some(cursor) = &mut self.offsets {
             while let Some((position, entry)) = cursor.next {
                 let what = format!("no batch begins at byte {} of the log", entry.position);
-                findings.damage(&cursor.path, position, what);
+                findings.derived(self.is_remade, &cursor.path, position, what);
                 cursor.advance()?;
             }
             torn(cursor, findings);
@@ -238,7 +240,8 @@ impl IndexCheck {
                 let offset = self
                     .base_offset
                     .saturating_add(entry.relative_offset.into());
-                findings.damage(
+                findings.derived(
+                    self.is_remade,
                     &cursor.path,
                     position,
                     format!("the segment has no offset {offset}"),
@@ -253,6 +256,6 @@ impl IndexCheck {
 
 fn torn<E>(cursor: &Cursor<E>, findings: &mut Findings) {
     if let Some(at) = cursor.entries.torn_at() {
-        findings.damage(&cursor.path, at, "the file ends within an entry");
+        findings.rebuilt(&cursor.path, at, "the file ends within an entry");
     }
 }

@@ -3,7 +3,9 @@
 //! Each file alone, as a dump looks at it, and the files against each other: the sidecar against the
 //! batches, the indexes and producer snapshots against the log, the log against what the node WAL
 //! says was durable. What a crash may leave and the next start mends (a tail above the durable index,
-//! batches whose records in the sidecar were never synced) is a note; everything else is damage.
+//! batches whose records in the sidecar were never synced) is a note. What other files say as well and the
+//! next start makes anew (a torn producer snapshot, an index, the list of leader epochs) is to be rebuilt, and
+//! no failure. Everything else is damage.
 //!
 //! A node may be running: what looks damaged is looked at again as long as the WAL moves on.
 
@@ -21,7 +23,7 @@ use std::path::Path;
 
 use riverrun_storage::GroupRecord;
 
-use self::findings::Findings;
+use self::findings::{Findings, Weight};
 use self::partition::Checked;
 use super::directory::list;
 use super::line::{Line, Value};
@@ -54,10 +56,10 @@ pub(crate) fn verify(dir: &Path, report: &mut Report<'_>) -> io::Result<bool> {
 fn show(report: &mut Report<'_>, findings: &Findings) -> io::Result<()> {
     for finding in &findings.kept {
         report.begin(&finding.path);
-        if finding.is_damage {
-            report.damage(finding.position, &finding.what)?;
-        } else {
-            report.note(finding.position, &finding.what)?;
+        match finding.weight {
+            Weight::Damage => report.damage(finding.position, &finding.what)?,
+            Weight::Rebuilt => report.rebuilt(finding.position, &finding.what)?,
+            Weight::Note => report.note(finding.position, &finding.what)?,
         }
     }
     if findings.left_out > 0 {

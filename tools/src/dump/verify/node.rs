@@ -99,7 +99,7 @@ fn one(
     for _ in 1..ATTEMPTS {
         let looks_bad = checked
             .as_ref()
-            .is_some_and(|checked| checked.findings.damaged > 0);
+            .is_some_and(|checked| checked.findings.looks_bad());
         if !looks_bad || found.is_err() {
             break;
         }

@@ -16,6 +16,7 @@ use super::segment::{Tally, Walk};
 use crate::dump::directory::list;
 use crate::dump::input::{Failure, Input};
 use crate::dump::kind::Kind;
+use crate::dump::sidecar::read_header;
 use crate::dump::{checkpoint, leader_epochs as epochs_file, log_start as start_file};
 
 /// What is known of a partition when all of it was gone through.
@@ -82,9 +83,7 @@ fn check_into(
     let durability = Durability::new(record);
     let known_start = starts_at(dir, record, findings)?;
     topic_id(dir, record, findings)?;
-    for path in &listing.checkpoints {
-        controller_image(path, findings)?;
-    }
+    controller_images(&listing.checkpoints, known_start, findings)?;
     let first = listing.segments.keys().next().copied();
     let from = known_start.map(|start| start.offset).or(first);
     let Some(from) = from.filter(|_| first.is_some()) else {
@@ -101,6 +100,7 @@ fn check_into(
         epochs: Vec::new(),
         tally: Tally::default(),
         is_whole: true,
+        durable_segment: durable_segment(dir, listing.segments.keys().copied()),
     };
     let mut last_log = None;
     if !listing.segments.contains_key(&from) {
@@ -152,6 +152,17 @@ fn check_into(
         checked.last_index = Some(state.prev_index);
     }
     leader_epochs(dir, &epochs, is_whole, findings)
+}
+
+/// The newest segment that a header calls wholly synced, or -1. What cannot be read says nothing here; it is
+/// looked at when its segment is.
+fn durable_segment(dir: &Path, bases: impl Iterator<Item = i64>) -> i64 {
+    let of = |base: i64| {
+        let mut input = Input::open(&SegmentFile::Raft.path(dir, base)).ok()?;
+        let (header, _) = read_header(&mut input).ok()?.ok()?;
+        Some(header.durable_segment)
+    };
+    bases.filter_map(of).max().unwrap_or(-1)
 }
 
 fn sort(entries: &[(PathBuf, bool)], findings: &mut Findings) -> Listing {
@@ -257,14 +268,14 @@ fn topic_id(
 ) -> Result<(), Failure> {
     let path = dir.join(partition_metadata::FILE_NAME);
     let Some(bytes) = small(&path, epochs_file::MAX_TEXT_BYTES, findings)? else {
-        findings.damage(&path, None, "the file is missing");
+        findings.rebuilt(&path, None, "the file is missing");
         return Ok(());
     };
     match std::str::from_utf8(&bytes)
         .ok()
         .and_then(partition_metadata::decode)
     {
-        None => findings.damage(&path, 0, "it does not name a topic id"),
+        None => findings.rebuilt(&path, 0, "it does not name a topic id"),
         Some(id) if record.is_some_and(|record| record.identity.topic_id != id) => {
             findings.damage(
                 &path,
@@ -277,11 +288,29 @@ fn topic_id(
     Ok(())
 }
 
-fn controller_image(path: &Path, findings: &mut Findings) -> Result<(), Failure> {
-    if let Some(bytes) = small(path, checkpoint::MAX_BYTES, findings)?
-        && let Err(bad) = Controller::from_checkpoint(&bytes)
-    {
-        findings.damage(path, 0, bad.what);
+/// An image of the controller's state says what the log says up to it: one that is damaged is passed over, as
+/// long as there is another, or the log has its beginning.
+fn controller_images(
+    paths: &[PathBuf],
+    start: Option<LogStart>,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let mut bad = Vec::new();
+    for path in paths {
+        if let Some(bytes) = small(path, checkpoint::MAX_BYTES, findings)?
+            && let Err(error) = Controller::from_checkpoint(&bytes)
+        {
+            bad.push((path, error.what));
+        }
+    }
+    let is_needless = bad.len() < paths.len() || start.is_some_and(|start| start.prev_index == 0);
+    for (path, what) in bad {
+        if is_needless {
+            let what = format!("{what}; another image, or the log itself, is read instead");
+            findings.note(path, 0, what);
+        } else {
+            findings.damage(path, 0, what);
+        }
     }
     Ok(())
 }
@@ -320,7 +349,7 @@ fn leader_epochs(
     };
     let (listed, bad) = leader_epochs::read(&String::from_utf8_lossy(&bytes));
     if let Some((position, what)) = bad {
-        findings.damage(&path, position as u64, what);
+        findings.rebuilt(&path, position as u64, what);
     } else if is_whole {
         for (epoch, offset) in listed {
             if !epochs.contains(&(epoch, offset)) {

@@ -102,23 +102,24 @@ impl SnapshotCheck {
                 None,
                 "it lies behind the log's end; the next start removes it",
             );
-            self.gave_up = true;
-            self.check(offset, findings)?;
         }
         Ok(())
     }
 
     fn check(&self, offset: i64, findings: &mut Findings) -> Result<(), Failure> {
         let path = SegmentFile::Snapshot.path(&self.dir, offset);
+        // What a dropped head said of producers is nowhere else.
+        let is_remade = offset > self.start || self.start == 0;
         let bytes = match Input::open(&path) {
             Ok(mut input) => input.whole(MAX_SNAPSHOT_BYTES)?,
             Err(error) => {
-                findings.damage(&path, None, format!("it cannot be opened: {error}"));
+                let what = format!("it cannot be opened: {error}");
+                findings.derived(is_remade, &path, None, what);
                 return Ok(());
             }
         };
         if let Some((position, what)) = fault(&bytes) {
-            findings.damage(&path, position, what);
+            findings.derived(is_remade, &path, position, what);
             return Ok(());
         }
         let Some((_, entries)) = read_snapshot(&bytes) else {

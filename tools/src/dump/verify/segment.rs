@@ -47,6 +47,8 @@ pub(super) struct Walk<'a> {
     pub(super) tally: Tally,
     /// Whether everything was gone through.
     pub(super) is_whole: bool,
+    /// Base offset of the newest segment that a header calls wholly synced, or -1.
+    pub(super) durable_segment: i64,
 }
 
 /// A segment's files.
@@ -56,7 +58,7 @@ pub(super) struct Segment {
     pub(super) log: Batches,
     pub(super) log_len: u64,
     pub(super) aux_path: PathBuf,
-    pub(super) aux: Option<Input>,
+    pub(super) aux: Result<Input, String>,
     pub(super) indexes: IndexCheck,
     /// Where the next batch and the next payload belong.
     pub(super) log_at: u64,
@@ -105,7 +107,7 @@ impl Walk<'_> {
                 None
             }
         };
-        let indexes = IndexCheck::open(dir, base)?;
+        let indexes = IndexCheck::open(dir, base, base > self.durable_segment)?;
         let log = match Input::open(&log_path) {
             Ok(log) => log,
             Err(error) => {
@@ -120,7 +122,7 @@ impl Walk<'_> {
             log_path,
             log_len: log.len(),
             log: Batches::new(log, base),
-            aux: Input::open(&aux_path).ok(),
+            aux: Input::open(&aux_path).map_err(|error| error.to_string()),
             aux_path,
             indexes,
             log_at: 0,
@@ -131,7 +133,7 @@ impl Walk<'_> {
         };
         self.tally.segments += 1;
         self.tally.bytes += segment.log_len;
-        if let Some(aux) = &mut segment.aux
+        if let Ok(aux) = &mut segment.aux
             && aux.at(0, aux::HEADER_LEN as usize)? != aux::header()
         {
             self.findings
@@ -466,8 +468,8 @@ impl Walk<'_> {
         }
         segment.aux_at = record.end() + u64::from(aux::ITEM_HEADER_LEN);
         let wrong = match &mut segment.aux {
-            Some(aux) => payload(aux, index, record)?.err(),
-            None => Some("the file is missing or cannot be opened"),
+            Ok(aux) => payload(aux, index, record)?.err().map(str::to_owned),
+            Err(why) => Some(format!("the file cannot be opened: {why}")),
         };
         if let Some(what) = wrong {
             let what = format!("the payload of entry {index}: {what}");
