@@ -21,19 +21,11 @@ mod three;
 use damage::{Cell, Outcome, Replicas, Table, World, cells};
 use riverrun_sim::silence_panics;
 
-/// How many places of a cell are struck: more where `RIVERRUN_DAMAGE_PLACES` says so.
-fn places(cell: &Cell) -> u32 {
-    let spots = cell.damage.spots();
-    let asked = std::env::var("RIVERRUN_DAMAGE_PLACES").ok();
-    let more = asked.and_then(|asked| asked.parse().ok()).unwrap_or(spots);
-    if spots == 3 { more } else { spots }
-}
-
 fn hold(replicas: Replicas, see: impl Fn(&Cell, u32) -> (Outcome, String)) {
     silence_panics();
     let mut table = Table::new(World::Simulated);
     for cell in cells(replicas) {
-        for spot in 0..places(&cell) {
+        for spot in 0..cell.places() {
             let (outcome, why) = see(&cell, spot);
             println!("{cell}, place {spot}: {}: {why}", outcome.name());
             table.add(&cell, spot, outcome, &why);

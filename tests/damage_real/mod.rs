@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `RIVERRUN_FULL=1` | every cell, on the only replica in each of its places, and the table is printed |
 //! | `RIVERRUN_DAMAGE_SEED=n` | the same tenth again |
+//! | `RIVERRUN_DAMAGE_PLACES=n` | more places of each cell than its head, middle and end |
 //! | `RIVERRUN_DAMAGE_ONLY=text` | the cells whose names have that in them |
 
 mod disk;
@@ -43,16 +44,16 @@ fn is_full() -> bool {
 
 /// The cells to be tried, each with a place.
 fn chosen(replicas: Replicas) -> Vec<(Cell, u32)> {
-    let places = |cell: Cell| (0..cell.damage.spots()).map(move |spot| (cell, spot));
+    let places = |cell: Cell| (0..cell.places()).map(move |spot| (cell, spot));
     if let Ok(only) = std::env::var("RIVERRUN_DAMAGE_ONLY") {
         let named = cells(replicas).filter(|cell| cell.to_string().contains(&only));
         return named.flat_map(places).collect();
     }
     if is_full() {
         // A start of three nodes takes its time: one place of each cell.
-        let one = |damage: Damage| u32::from(damage.spots() > 1 && damage != Damage::Swapped);
+        let one = |cell: &Cell| u32::from(cell.places() > 1 && cell.damage != Damage::Swapped);
         let mut all: Vec<(Cell, u32)> = cells(replicas).flat_map(places).collect();
-        all.retain(|(cell, spot)| replicas == Replicas::One || *spot == one(cell.damage));
+        all.retain(|(cell, spot)| replicas == Replicas::One || *spot == one(cell));
         return all;
     }
     let given = std::env::var("RIVERRUN_DAMAGE_SEED").ok();
@@ -69,7 +70,7 @@ fn chosen(replicas: Replicas) -> Vec<(Cell, u32)> {
         // Anywhere in the file, for what is not struck as a whole.
         let spots = match cell.damage.spots() {
             3 => 1000,
-            few => few,
+            _ => cell.places(),
         };
         (cell, random.random_range(0..spots))
     });

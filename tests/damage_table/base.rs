@@ -5,7 +5,7 @@ use riverrun_replication::conf::Change;
 use riverrun_replication::shard::Input;
 use riverrun_sim::clock::{MS, SECOND};
 use riverrun_sim::host::Flusher;
-use riverrun_sim::plan::{ClientPlan, DiskPlan, GroupPlan, NetworkPlan};
+use riverrun_sim::plan::{ClientPlan, DiskPlan, Fault, GroupPlan, NetworkPlan};
 use riverrun_sim::world::{CONTROLLER, OPERATOR, World};
 use riverrun_sim::{Options, Plan};
 use riverrun_storage::disk::mem::CrashModel;
@@ -14,7 +14,7 @@ use crate::damage::Image;
 use crate::files::OnDisk;
 
 /// Two partitions on all nodes, and no faults but those that a cell makes.
-pub(crate) fn plan(nodes: usize) -> Plan {
+fn plan(nodes: usize, victim: usize) -> Plan {
     let group = |segment_bytes| GroupPlan {
         voters: (0..nodes).collect(),
         learner: None,
@@ -57,13 +57,15 @@ pub(crate) fn plan(nodes: usize) -> Plan {
             slow_us: MS,
             slow_write_permille: 0,
         },
-        faults: Vec::new(),
+        // It strikes never; but the victim minds what may have befallen its own files.
+        faults: vec![(Fault::HurtNode, 1)],
+        faults_from_us: 100_000 * SECOND,
         stories: Vec::new(),
         delete_every_us: None,
         changes: None,
         hand_over_every_us: None,
         down_us: 200 * MS,
-        victim: 0,
+        victim,
         skew_permille: 0,
         fault_us: 1000 * SECOND,
         settle_us: 60 * SECOND,
@@ -102,7 +104,7 @@ pub(crate) struct Lived {
 
 /// Lets a cluster live, and stops the victim, or kills it.
 pub(crate) fn live(nodes: usize, victim: usize, kills: bool) -> Lived {
-    let mut world = World::new(plan(nodes));
+    let mut world = World::new(plan(nodes, victim));
     pass(&mut world, 2500 * MS);
     change_members(&mut world);
     write_image(&mut world);
