@@ -38,7 +38,7 @@ pub(super) fn dump(
         }
     }
     if let Some((position, what)) = fault(&bytes) {
-        report.damage(Some(position), &what)?;
+        report.damage(Some(position), what)?;
     }
     Ok(())
 }
