@@ -108,6 +108,19 @@ pub fn order(partition: &PartitionImage, me: &Me, here: Here) -> Order {
             // Its successor here can be filled only when it has gone.
             when_let_go: !contradicted && mine.is_none(),
         },
+        // Nothing is known against it: it goes like one that is open (R16).
+        Here::Unopened {
+            replica,
+            standing: Standing::Unavailable,
+        } if other(replica) => Order::SetAside {
+            replica,
+            reason: if mine.is_some() {
+                Reason::Unknown
+            } else {
+                Reason::Replaced
+            },
+            when_let_go: mine.is_none(),
+        },
         Here::Unopened { replica, .. } if other(replica) => Order::SetAside {
             replica,
             reason: Reason::Replaced,
@@ -221,7 +234,12 @@ mod tests {
             contradicted: false,
         };
         assert_eq!(order(&ordered, &ME, sound), goes(Reason::Unknown, false));
+        let unavailable = unopened(10, Standing::Unavailable);
+        let unknown = goes(Reason::Unknown, false);
+        assert_eq!(order(&ordered, &ME, unavailable), unknown);
         let elsewhere = partition(&[(12, 3), (11, 2)]);
+        let waits = goes(Reason::Replaced, true);
+        assert_eq!(order(&elsewhere, &ME, unavailable), waits);
         assert_eq!(order(&elsewhere, &ME, sound), goes(Reason::Replaced, true));
         let contradicted = Here::Open {
             replica: 10,
