@@ -77,10 +77,17 @@ impl LogReader {
     pub(super) fn note_bad(&self, indexes: &[u64]) -> LogResult<()> {
         for index in indexes {
             let offset = self.log_start_offset();
-            let meta = self.entry_meta(*index)?;
-            let (first, next) = meta.map_or((offset, offset), |meta| {
-                (meta.base_offset, meta.next_offset())
-            });
+            let (first, next) = match self.entry_meta(*index) {
+                Ok(Some(meta)) => (meta.base_offset, meta.next_offset()),
+                Ok(None) => (offset, offset),
+                // Its record is bad, too: somewhere between these.
+                Err(LogError::BadBatch {
+                    first_offset,
+                    next_offset,
+                    ..
+                }) => (first_offset, next_offset),
+                Err(error) => return Err(error),
+            };
             let entry = BadEntry {
                 index: *index,
                 first_offset: first,
