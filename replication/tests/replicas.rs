@@ -353,12 +353,12 @@ fn what_was_written_during_a_slow_round_is_as_old_as_it_is() {
     cluster.flushes = false;
     let before = produce_on(&mut cluster, leader, 15);
     assert_eq!(acknowledged(&cluster, &before), before.len());
-    let node = &cluster.replicas[&leader].node;
+    let node = &cluster.replicas.get(&leader).unwrap().node;
     let round = node.begin_round().unwrap().expect("a round was due");
     let began = cluster.now;
     let during = produce_on(&mut cluster, leader, 40);
     assert!(acknowledged(&cluster, &during) < during.len());
-    let node = &cluster.replicas[&leader].node;
+    let node = &cluster.replicas.get(&leader).unwrap().node;
     let result = node.sync_round(&round).unwrap();
     let inputs = node.end_round(round, &result).unwrap();
     cluster

@@ -35,9 +35,9 @@ mod views;
 mod wire;
 
 /// The executions of the document whose parts exist.
-const EXECUTIONS: [&str; 24] = [
+const EXECUTIONS: [&str; 26] = [
     "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "w9", "w10", "l1", "l2", "l3", "l4", "l5",
-    "l6", "l7", "l8", "l9", "r1", "r2", "r2b", "r3", "r4",
+    "l6", "l7", "l8", "l9", "r1", "r2", "r2b", "r3", "r4", "r13", "r14",
 ];
 
 #[test]
@@ -52,7 +52,10 @@ fn the_document_names_the_tests_of_every_execution() {
         include_str!("refusals.rs"),
         include_str!("replaced.rs"),
     ];
-    let of_the_store = include_str!("../../../storage/tests/node_executions.rs");
+    let of_storage = [
+        include_str!("../../../storage/tests/node_executions.rs"),
+        include_str!("../../../storage/src/log/tests/recovery.rs"),
+    ];
     let of = |name: &str| {
         let execution = name.split('_').next().unwrap();
         EXECUTIONS.into_iter().find(|known| *known == execution)
@@ -72,7 +75,11 @@ fn the_document_names_the_tests_of_every_execution() {
         assert!(named.contains(name), "the document does not name {name}");
     }
     for name in &named {
-        let there = written.contains(name) || tests(of_the_store).any(|test| test == *name);
+        let there = written.contains(name)
+            || of_storage
+                .into_iter()
+                .flat_map(tests)
+                .any(|test| test == *name);
         assert!(there, "there is no test {name}");
     }
     for execution in EXECUTIONS {
