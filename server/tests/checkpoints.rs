@@ -4,6 +4,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use common::{Broker, batch};
 use riverrun_wire::api::{MetadataRequest, ProduceRequest};
@@ -23,6 +24,24 @@ fn images(data: &Path) -> Vec<PathBuf> {
 /// A broker that writes an image behind every command.
 fn start(data: TempDir) -> Broker {
     Broker::on(data, |config| config.controller_checkpoint_bytes = 1)
+}
+
+/// Images are written beside what is served.
+fn until_imaged(data: &Path, topic: &str) {
+    let begun = Instant::now();
+    let holds = |image: PathBuf| {
+        let bytes = std::fs::read(image).unwrap_or_default();
+        bytes
+            .windows(topic.len())
+            .any(|window| window == topic.as_bytes())
+    };
+    while !images(data).into_iter().any(holds) {
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "no image has {topic}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn topics(broker: &Broker) -> Vec<String> {
@@ -83,4 +102,46 @@ fn without_enough_commands_there_is_no_image() {
     broker.client().create("few", 1, &[]);
     let data = broker.stop();
     assert_eq!(images(data.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn the_only_node_serves_its_partitions_where_group_0_cannot_be_read() {
+    let broker = start(tempfile::tempdir().unwrap());
+    broker.client().create("kept", 1, &[]);
+    let produced = broker.client().produce("kept", batch(&[b"x"]).freeze());
+    assert_eq!((produced.error_code, produced.base_offset), (0, 0));
+    for n in 0..8 {
+        broker.client().create(&format!("other-{n}"), 1, &[]);
+    }
+    until_imaged(broker.data.path(), "kept");
+    let data = broker.stop();
+    let dir = data.path().join("data/__cluster_metadata-0");
+    let mut logs: Vec<PathBuf> = std::fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "log"))
+        .collect();
+    logs.sort();
+    let log = logs.pop().unwrap();
+    let whole = std::fs::read(&log).unwrap();
+    std::fs::write(&log, &whole[..whole.len() / 2]).unwrap();
+
+    // The image says which topics there were; nobody can change that.
+    let broker = start(data);
+    assert!(topics(&broker).contains(&"kept".to_owned()));
+    let produced = broker.client().produce("kept", batch(&[b"y"]).freeze());
+    assert_eq!((produced.error_code, produced.base_offset), (0, 1));
+    let refused = broker.client().create_with("new", 1, &[]);
+    assert_ne!(refused.topics[0].error_code, 0);
+    let data = broker.stop();
+    assert_eq!(std::fs::read(&log).unwrap(), whole[..whole.len() / 2]);
+
+    // With the file brought back all is as it was.
+    std::fs::write(&log, &whole).unwrap();
+    let broker = start(data);
+    let produced = broker.client().produce("kept", batch(&[b"z"]).freeze());
+    assert_eq!((produced.error_code, produced.base_offset), (0, 2));
+    broker.client().create("new", 1, &[]);
+    assert_eq!(topics(&broker).len(), 10);
+    broker.stop();
 }

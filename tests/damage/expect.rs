@@ -104,8 +104,8 @@ const fn ends_with_group_zero(file: &'static str) -> KnownOpen {
         damage: None,
         replicas: Replicas::One,
         world: World::Real,
-        why: "the start ends where the only replica of group 0 is not open (server/src/cluster/founding.rs), \
-              and its partitions serve nobody",
+        why: "a small cluster has no image of group 0's state yet, and where the only copy of its log cannot be \
+              read nobody knows how the topics are called: the start ends (server/src/cluster/founding.rs)",
     }
 }
 
