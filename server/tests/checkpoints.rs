@@ -1,5 +1,10 @@
 //! A restarted broker begins with an image of the cluster's state, or with an older one, or without.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "tests, and the wall clock ends one that waits"
+)]
 
 mod common;
 
