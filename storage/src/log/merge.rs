@@ -593,14 +593,18 @@ impl Segment {
         if index <= self.agreed {
             return Ok(true);
         }
-        let behind = self.draft.input.good_behind(index);
-        let Some((next, record)) = behind.filter(|(next, _)| index > durable || *next <= durable)
-        else {
+        let Some((next, record)) = self.draft.input.good_behind(index) else {
+            // Nor is there one behind any later entry.
+            self.agreed = u64::MAX;
             return Ok(true);
         };
+        if index <= durable && next > durable {
+            self.agreed = durable;
+            return Ok(true);
+        }
         let (mut at, mut offset) = (self.draft.log_len, state.offset);
-        for index in index..next {
-            if let Some(entry) = known.wal.get(&index) {
+        for of in index..next {
+            if let Some(entry) = known.wal.get(&of) {
                 if entry.kind == EntryKind::Data {
                     at += entry.payload.len() as u64;
                 }
@@ -613,7 +617,10 @@ impl Segment {
                     offset += i64::from(found.last_offset_delta) + 1;
                 }
                 // Whoever comes there says what is wrong.
-                _ => return Ok(true),
+                _ => {
+                    self.agreed = of;
+                    return Ok(true);
+                }
             }
         }
         let is_data = record.kind == EntryKind::Data;
