@@ -67,7 +67,11 @@ pub(crate) fn create_topic(
     for (name, value) in configs {
         topic = topic.set(name, value);
     }
-    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    // librdkafka goes on dialling the controller that it was told of, dead or alive, until a request's time is
+    // over: a new client is told of the next one.
+    let options = AdminOptions::new()
+        .operation_timeout(Some(PATIENCE / 4))
+        .request_timeout(Some(PATIENCE / 4));
     let deadline = Instant::now() + PATIENCE;
     let mut asked_again = false;
     loop {
