@@ -246,11 +246,7 @@ fn show(broker: &Broker, image: &TopicImage, orders: bool) -> bool {
     let partitions: Vec<TopicPartition> = (0..)
         .zip(&image.partitions)
         .map(|(index, partition)| {
-            let local = if orders {
-                local(broker, image, index, partition, &settings)
-            } else {
-                Ok(as_it_is(broker, partition, &settings))
-            };
+            let local = local(broker, image, index, partition, &settings, orders);
             let (local, missing) = match local {
                 Ok(local) => (local, false),
                 Err(NotCreated) => (None, true),
@@ -297,16 +293,21 @@ fn show(broker: &Broker, image: &TopicImage, orders: bool) -> bool {
 /// A replica that this node was ordered to create, and could not.
 struct NotCreated;
 
-/// This node's replica of a partition, created if the controller ordered it and it is not there.
+/// This node's replica of a partition, created if the controller ordered it and it is not there. Where no
+/// `orders` are carried out it is the one that is here.
 fn local(
     broker: &Broker,
     topic: &TopicImage,
     index: i32,
     image: &PartitionImage,
     settings: &Arc<TopicSettings>,
+    orders: bool,
 ) -> Result<Option<Arc<Partition>>, NotCreated> {
     let node = broker.runtime().node();
     let mut decided = order(image, &me(broker), here(broker, image.group));
+    if !orders {
+        decided = without_controller(decided);
+    }
     if let Order::SetAside {
         replica,
         reason,
@@ -366,21 +367,6 @@ fn local(
             Err(NotCreated)
         }
     }
-}
-
-/// The same where nothing may be done about it.
-fn as_it_is(
-    broker: &Broker,
-    image: &PartitionImage,
-    settings: &Arc<TopicSettings>,
-) -> Option<Arc<Partition>> {
-    let replicas = image.replicas.iter();
-    let routes = replicas.map(|replica| (replica.replica, replica.node));
-    broker.routes().add(image.group, routes);
-    let decided = order(image, &me(broker), here(broker, image.group));
-    (without_controller(decided) == Order::Keep)
-        .then(|| kept(broker, image.group, settings))
-        .flatten()
 }
 
 /// What this node has of a group.

@@ -30,6 +30,19 @@ fn files(data: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// A copy of a data directory, in another directory.
+fn copy_into(place: &Path, whole: &Path) -> PathBuf {
+    let copy = place.join("data");
+    // Most of a WAL is zeros.
+    let copied = Command::new("cp")
+        .args(["-r", "--sparse=always"])
+        .args([whole, &copy])
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    copy
+}
+
 fn flip(path: &Path, at: u64) {
     let file = fs::OpenOptions::new()
         .read(true)
@@ -124,13 +137,7 @@ fn a_damage_of_each_kind_of_file_is_named_by_file_and_byte() {
         PathBuf::from("node/wal"),
     ] {
         let place = tempfile::tempdir().unwrap();
-        let copy = place.path().join("data");
-        let copied = Command::new("cp")
-            .args(["-r", "--sparse=always"])
-            .args([whole.path(), &copy])
-            .status()
-            .unwrap();
-        assert!(copied.success());
+        let copy = copy_into(place.path(), whole.path());
         let path = copy.join(&name);
         if !path.exists() {
             assert!(name.ends_with("cluster"), "{name:?}");
@@ -226,14 +233,7 @@ fn rubble_under_any_name_is_served_or_explained() {
         let less = ["empty", "cut", "gone"][random.random_range(0..3)];
         for how in ["garbage", "bits", less] {
             let place = tempfile::tempdir().unwrap();
-            let copy = place.path().join("data");
-            // Most of a WAL is zeros.
-            let copied = Command::new("cp")
-                .args(["-r", "--sparse=always"])
-                .args([whole.path(), &copy])
-                .status()
-                .unwrap();
-            assert!(copied.success());
+            let copy = copy_into(place.path(), whole.path());
             let path = copy.join(&name);
             let mut bytes = fs::read(&path).unwrap();
             match how {

@@ -119,19 +119,7 @@ fn set_aside(world: &mut World, disk: &MemDisk) {
 /// Lets the cluster come to rest, and compares all that it has.
 fn settle(world: &mut World) -> Result<(), String> {
     world.plan.fault_us = world.clock.now_us() - SECOND + SECOND / 2;
-    let mut looked_us = 0;
-    while world.step() {
-        if world.violation.is_some() {
-            break;
-        }
-        let now = world.clock.now_us();
-        if now >= looked_us {
-            looked_us = now + SECOND / 10;
-            if world.is_over() {
-                break;
-            }
-        }
-    }
+    world.run_until_over();
     match world.violation.take() {
         None => Ok(()),
         Some(violation) => Err(format!("{violation:?}")),

@@ -106,15 +106,17 @@ impl World {
         }
     }
 
+    /// The directory of a node's replica of a group, where it has one.
+    pub(crate) fn dir_of(&self, node: usize, group: u64) -> Option<PathBuf> {
+        let identity = self.process(node)?.node.identity_of(group)?;
+        Some(data_dir().join(directory_name(&identity)))
+    }
+
     /// A bit flips in the records of a batch, which lies at or below an index.
     fn mar_a_batch(&mut self, victim: usize, group: u64, held: u64) {
-        let identity = self
-            .process(victim)
-            .and_then(|process| process.node.identity_of(group));
-        let (Some(identity), Some(host)) = (identity, self.hosts.get(victim)) else {
+        let (Some(dir), Some(host)) = (self.dir_of(victim, group), self.hosts.get(victim)) else {
             return;
         };
-        let dir = data_dir().join(directory_name(&identity));
         // What of it is committed and stored as such is looked at below.
         let durable = host.disk.durable_files();
         let is_log = |path: &PathBuf| {

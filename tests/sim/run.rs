@@ -60,29 +60,36 @@ pub fn run_plan(plan: Plan, bug: Option<Bug>) -> Outcome {
     let seed = plan.seed;
     tracing::info!(?plan, "the plan");
     let mut world = World::new(plan);
-    let mut looked_us = 0;
-    while world.step() {
-        if world.violation.is_some() || world.summary.events > MAX_EVENTS {
-            break;
-        }
-        let now = world.clock.now_us();
-        if now >= looked_us {
-            looked_us = now + SECOND / 10;
-            if world.is_over() {
-                break;
-            }
-        }
-    }
+    world.run_until_over();
     world.summary.simulated_us = world.clock.now_us() - SECOND;
-    if world.summary.events > MAX_EVENTS {
-        let detail = format!("seed {seed} after {MAX_EVENTS} events");
-        world.check(Err(Violation::new("every_run_ends", detail)));
-    }
     Outcome {
         seed,
         trace: world.trace.value(),
         summary: world.summary,
         violation: world.violation.take(),
+    }
+}
+
+impl World {
+    /// Takes steps until all is well, an invariant is broken, or the time for it has passed.
+    pub fn run_until_over(&mut self) {
+        let mut looked_us = 0;
+        while self.step() {
+            if self.violation.is_some() || self.summary.events > MAX_EVENTS {
+                break;
+            }
+            let now = self.clock.now_us();
+            if now >= looked_us {
+                looked_us = now + SECOND / 10;
+                if self.is_over() {
+                    break;
+                }
+            }
+        }
+        if self.summary.events > MAX_EVENTS {
+            let detail = format!("seed {} after {MAX_EVENTS} events", self.plan.seed);
+            self.check(Err(Violation::new("every_run_ends", detail)));
+        }
     }
 }
 

@@ -4,11 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use riverrun_replication::node::directory_name;
 use riverrun_replication::scrub::{Replica, Scrub};
 use riverrun_replication::{PartitionHandle, Role};
 
-use crate::host::data_dir;
 use crate::invariants::what_rots_is_put_right;
 use crate::rng::Rng;
 use crate::world::{CONTROLLER, World};
@@ -98,13 +96,9 @@ impl World {
         if self.expected_members(group).len() < 2 {
             return;
         }
-        let identity = self
-            .process(victim)
-            .and_then(|process| process.node.identity_of(group));
-        let (Some(identity), Some(host)) = (identity, self.hosts.get(victim)) else {
+        let (Some(dir), Some(host)) = (self.dir_of(victim, group), self.hosts.get(victim)) else {
             return;
         };
-        let dir = data_dir().join(directory_name(&identity));
         let [old, _] = &host.durable_lengths;
         let is_of_log = |path: &PathBuf| {
             let ends = path.extension().and_then(|end| end.to_str());

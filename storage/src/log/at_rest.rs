@@ -123,15 +123,23 @@ fn read_records(
 pub(super) fn bad_records(sealed: &Sealed, from: u64, found: &Records) -> Vec<(u64, LogError)> {
     let mut bad = Vec::new();
     let mut before = sealed.shape.base_offset;
+    let mut unreadable = found.unreadable.iter().peekable();
+    let mut next = (0, sealed.shape.base_offset);
     for (at, (index, record)) in (from..).zip(&found.records).enumerate() {
+        let is_unreadable = unreadable.next_if_eq(&&index).is_some();
         match record {
             Some(record) => before = record.next_offset(),
-            None if found.unreadable.contains(&index) => {}
+            None if is_unreadable => {}
             None => {
-                let behind = found.records.get(at..).unwrap_or_default();
-                let next = behind.iter().flatten().map(|r| r.base_offset).next();
-                let next = next.unwrap_or(sealed.next_offset);
-                bad.push((index, sealed.bad_record_of(index, before, next)));
+                // The next good one serves all bad ones before it.
+                if next.0 <= at {
+                    let mut behind = found.records.iter().enumerate().skip(at);
+                    let good = behind.find_map(|(at, record)| Some((at, record.as_ref()?)));
+                    next = good.map_or((usize::MAX, sealed.next_offset), |(at, record)| {
+                        (at, record.base_offset)
+                    });
+                }
+                bad.push((index, sealed.bad_record_of(index, before, next.1)));
             }
         }
     }

@@ -90,6 +90,13 @@ impl Input {
         None
     }
 
+    /// The record of an index, or the end of the sidecar where it ends before.
+    fn bad_record(&self, index: u64, what: &'static str) -> Bad {
+        let at = self.place(index).map(|(position, _)| position);
+        let end = self.sidecar.len() as u64;
+        self.bad(SegmentFile::Raft, at.unwrap_or(end), what)
+    }
+
     fn bad(&self, file: SegmentFile, position: u64, what: &'static str) -> Bad {
         Bad {
             path: self.files.path(file),
@@ -283,14 +290,12 @@ fn finish(merged: &mut Merged, state: State, known: &Known<'_>, bad: bool) -> Lo
 fn record_is_missing(merged: &Merged, index: u64) -> LogError {
     let mut drafts = merged.drafts.iter();
     let of = drafts.find(|draft| draft.start.prev_index < index && index <= draft.last_index());
-    let (path, position) = of.map_or_else(Default::default, |draft| {
-        let header_len = draft.input.header.as_ref().map_or(0, |(_, len)| *len);
-        let at = (index - draft.start.prev_index - 1) * RECORD_LEN as u64;
-        let path = draft.input.files.path(SegmentFile::Raft);
-        (path, header_len as u64 + at)
-    });
     let what =
         "the record of a durable entry is bad or missing, and nothing behind it tells its index";
+    let (path, position) = of.map_or_else(Default::default, |draft| {
+        let bad = draft.input.bad_record(index, what);
+        (bad.path, bad.position)
+    });
     LogError::damaged(&path, position, what)
 }
 
@@ -378,10 +383,7 @@ impl Segment {
 
     /// The record of an index in the sidecar.
     fn bad_record(&self, index: u64, what: &'static str) -> Bad {
-        let input = &self.draft.input;
-        let at = input.place(index).map(|(position, _)| position);
-        let end = input.sidecar.len() as u64;
-        input.bad(SegmentFile::Raft, at.unwrap_or(end), what)
+        self.draft.input.bad_record(index, what)
     }
 
     /// Why an entry that was durable is not in the last segment.
